@@ -1,0 +1,233 @@
+"""How a domain declares its assets: `@dataset` and `@feature_view` around a plain function.
+
+The function computes a table from tables. Everything else follows from the declaration: key, group,
+Iceberg table, partitions, schema, catalog facts, and the blocking check that the table keeps its
+promises. A batch that breaks them is not written.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pyarrow as pa
+
+from flywheel.calendar import Calendar
+from flywheel.dataset import Dataset
+from flywheel.features import FeatureView
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONTRACT_CHECK = "contract"
+
+Compute = Callable[..., "pa.Table | pd.DataFrame"]
+Decorator = Callable[[Compute], dg.AssetsDefinition]
+
+# How an annotation says in which form an input is handed over. Annotations stay strings, so that
+# pandas need not be imported to load the code location.
+FORMS = {"pa.Table": "arrow", "pd.DataFrame": "pandas", "DataScan": "scan"}
+
+
+@dataclass(frozen=True)
+class AssetContext:
+    """What an asset's function may ask about its run."""
+
+    dagster: dg.AssetExecutionContext
+
+    @property
+    def instants(self) -> tuple[datetime, datetime]:
+        """Start and end of the partitions at hand, aware."""
+        window = self.dagster.partition_time_window
+        return window.start, window.end
+
+    @property
+    def dates(self) -> tuple[date, date]:
+        """First local day of the partitions at hand, and the day after the last."""
+        start, end = self.instants
+        return start.date(), end.date()
+
+
+def partitions_of(calendar: Calendar) -> dg.DailyPartitionsDefinition:
+    """Daily partitions of a calendar."""
+    return dg.DailyPartitionsDefinition(
+        start_date=calendar.start.isoformat(),
+        end_date=calendar.end.isoformat() if calendar.end else None,
+        timezone=calendar.timezone,
+    )
+
+
+def trailing(days: int, *, until: int = 0) -> dg.TimeWindowPartitionMapping:
+    """A partition needs its own day and `days` before it (`until=-1`: not its own day)."""
+    return dg.TimeWindowPartitionMapping(
+        start_offset=-days, end_offset=until, allow_nonexistent_upstream_partitions=True
+    )
+
+
+def dataset(
+    declared: Dataset,
+    *,
+    owner: str,
+    calendar: Calendar | None = None,
+    ins: Mapping[str, dg.PartitionMapping] | None = None,
+    kinds: frozenset[str] | set[str] = frozenset(),
+) -> Decorator:
+    """Declare the asset that computes a dataset.
+
+    Args:
+        declared: What the table promises; its name is the asset's.
+        owner: `team:...` or an e-mail address.
+        calendar: Days of the partitions; None for a table that is computed whole.
+        ins: Partition mappings of inputs that need more than their own day.
+        kinds: What it is made of, for the catalog.
+
+    Example:
+        >>> @dataset(DEPARTURES, calendar=YEAR, owner="team:flights")   # doctest: +SKIP
+        ... def departures(context: AssetContext, airports: pd.DataFrame) -> pa.Table: ...
+    """
+
+    def decorate(compute: Compute) -> dg.AssetsDefinition:
+        return _table_asset(
+            compute,
+            declared,
+            owner=owner,
+            calendar=calendar,
+            ins=ins or {},
+            kinds={"iceberg", *kinds},
+            description=inspect.getdoc(compute) or inspect.getdoc(inspect.getmodule(compute)) or "",
+            tags={"flywheel/layer": "dataset"},
+        )
+
+    return decorate
+
+
+def feature_view(
+    declared: FeatureView,
+    *,
+    calendar: Calendar,
+    ins: Mapping[str, dg.PartitionMapping] | None = None,
+) -> Decorator:
+    """Declare the asset that computes the rows of a feature view.
+
+    The function may return rows outside of its partitions (evidence reaches over midnight); those
+    are left to the partitions they belong to.
+
+    Args:
+        declared: The view; its name is the asset's.
+        calendar: Days of the partitions, by `event_timestamp`.
+        ins: Partition mappings of inputs that need more than their own day.
+    """
+
+    def decorate(compute: Compute) -> dg.AssetsDefinition:
+        return _table_asset(
+            compute,
+            declared.dataset,
+            owner=declared.owner,
+            calendar=calendar,
+            ins=ins or {},
+            kinds={"iceberg", "feast"},
+            description=inspect.getdoc(inspect.getmodule(compute)) or declared.description,
+            tags={"flywheel/layer": "features"},
+            only_own_rows=True,
+        )
+
+    return decorate
+
+
+def domain_of(compute: Callable[..., object]) -> str:
+    """The folder under `assets/` that a function was written in."""
+    return compute.__module__.split(".")[1]
+
+
+def _table_asset(
+    compute: Compute,
+    declared: Dataset,
+    *,
+    owner: str,
+    calendar: Calendar | None,
+    ins: Mapping[str, dg.PartitionMapping],
+    kinds: set[str],
+    description: str,
+    tags: Mapping[str, str],
+    only_own_rows: bool = False,
+) -> dg.AssetsDefinition:
+    domain = domain_of(compute)
+    if compute.__name__ != declared.name:
+        raise dg.DagsterInvalidDefinitionError(
+            f"assets/{domain}: the function {compute.__name__} computes {declared.name!r}; "
+            "give both the same name."
+        )
+    parameters = inspect.signature(compute).parameters
+    wants_context = "context" in parameters
+    inputs = [name for name in parameters if name != "context"]
+
+    def run(context: dg.AssetExecutionContext, **tables: Any) -> Iterator[Any]:
+        arguments = {"context": AssetContext(context)} if wants_context else {}
+        computed = compute(**arguments, **tables)
+        if not isinstance(computed, pa.Table):
+            computed = pa.Table.from_pandas(computed, preserve_index=False)
+        rows = declared.conform(computed)
+        if only_own_rows:
+            rows = _own_rows(rows, context.partition_time_window, declared)
+        violations = declared.violations(rows)
+        check = dg.AssetCheckResult(
+            check_name=CONTRACT_CHECK,
+            passed=not violations,
+            metadata={f"{v.column}: {v.rule}": v.rows for v in violations} | {"rows": rows.num_rows},
+        )
+        if violations:
+            yield check
+            raise dg.Failure(
+                f"{declared.name} breaks its contract, and nothing was written: "
+                + "; ".join(f"{v.rows} rows break {v.rule} of {v.column}" for v in violations)
+            )
+        yield dg.Output(rows)
+        yield check
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = inspect.Signature(inspect.Parameter(name, kind) for name in ("context", *inputs))
+    setattr(run, "__signature__", signature)  # noqa: B010 - where Dagster looks for the inputs
+    run.__annotations__ = {"context": dg.AssetExecutionContext}
+    return dg.asset(
+        name=declared.name,
+        key_prefix=domain,
+        group_name=domain,
+        description=description,
+        owners=[owner],
+        kinds=kinds,
+        tags=dict(tags),
+        ins={
+            name: dg.AssetIn(
+                key=dg.AssetKey([domain, name]),
+                partition_mapping=ins.get(name),
+                metadata={"form": FORMS[str(parameters[name].annotation)]},
+            )
+            for name in inputs
+        },
+        partitions_def=partitions_of(calendar) if calendar else None,
+        backfill_policy=dg.BackfillPolicy.single_run() if calendar else None,
+        check_specs=[
+            dg.AssetCheckSpec(
+                CONTRACT_CHECK,
+                asset=dg.AssetKey([domain, declared.name]),
+                blocking=True,
+                description="Columns, types, required values and the key are as declared.",
+            )
+        ],
+        io_manager_key="io_manager",
+        pool="lakehouse",
+    )(run)
+
+
+def _own_rows(rows: pa.Table, window: dg.TimeWindow, declared: Dataset) -> pa.Table:
+    """The rows that belong to the partitions at hand."""
+    import pyarrow.compute as pc
+
+    assert declared.partition_by is not None  # feature views are partitioned by event time
+    when = rows.column(declared.partition_by)
+    start, end = (pa.scalar(bound, when.type) for bound in (window.start, window.end))
+    return rows.filter(pc.and_(pc.greater_equal(when, start), pc.less(when, end)))

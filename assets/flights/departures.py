@@ -1,0 +1,98 @@
+"""Every flight that was to leave New York: schedule, what became of it, and when that was known.
+
+One row per flight, partitioned by the local date of its scheduled departure. All instants are UTC.
+A cancelled flight has no departure and no landing, a diverted one no landing; neither has a label.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from assets.authoring import AssetContext, dataset
+from assets.flights import source
+from assets.flights.clocks import ZONES_NOT_IN_FILE, scheduled_arrival
+from assets.flights.year import YEAR
+from flywheel.dataset import UTC_MICROSECONDS, Dataset, columns, required
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LATE_MINUTES = 15
+
+DEPARTURES = Dataset(
+    name="departures",
+    key=("flight_id",),
+    partition_by="flight_date",
+    columns=columns(
+        required("flight_id", pa.string(), "yyyymmdd-carrier-flight-origin, unique."),
+        required("flight_date", pa.date32(), "Local date of the scheduled departure."),
+        required("carrier", pa.string(), "Two-letter airline code."),
+        required("flight", pa.int32(), "Flight number."),
+        ("tailnum", pa.string(), "Tail number; null for some cancelled flights."),
+        required("origin", pa.string(), "Airport left: EWR, JFK or LGA."),
+        required("dest", pa.string(), "Airport flown to (FAA code)."),
+        required("distance", pa.float64(), "Miles between the two."),
+        required("scheduled_departure", UTC_MICROSECONDS, "Timetable departure."),
+        required("scheduled_arrival", UTC_MICROSECONDS, "Timetable arrival."),
+        ("departed_at", UTC_MICROSECONDS, "Actual departure; null if cancelled."),
+        ("landed_at", UTC_MICROSECONDS, "Actual arrival; null if cancelled or diverted."),
+        ("dep_delay", pa.int32(), "Minutes behind schedule at departure; negative is early."),
+        ("arr_delay", pa.int32(), "Minutes behind schedule at arrival; negative is early."),
+        ("late", pa.bool_(), "Label: arrived more than 15 minutes late; null if it never landed."),
+        required("cancelled", pa.bool_(), "Never departed."),
+        required("diverted", pa.bool_(), "Departed, but did not arrive where it was to."),
+    ),
+)
+
+
+@dataset(DEPARTURES, calendar=YEAR, owner="team:flights", kinds={"csv"})
+def departures(context: AssetContext, airports: pd.DataFrame) -> pa.Table:
+    import pandas as pd
+
+    start, end = context.dates
+    raw = source.read("flights").to_pandas(date_as_object=False)
+    date = pd.to_datetime(raw[["year", "month", "day"]])
+    wanted = (date >= pd.Timestamp(start)) & (date < pd.Timestamp(end))
+    return clean(raw[wanted], airports)
+
+
+def clean(raw: pd.DataFrame, airports: pd.DataFrame) -> pa.Table:
+    """Turn raw flights into rows of `DEPARTURES`.
+
+    Args:
+        raw: Rows of the flights file.
+        airports: Rows of `flights.airports`, for the time zones of the destinations.
+    """
+    import pandas as pd
+
+    date = pd.to_datetime(raw[["year", "month", "day"]])
+    zones = dict(zip(airports["faa"], airports["tzone"], strict=True)) | ZONES_NOT_IN_FILE
+    departure = pd.to_datetime(raw["time_hour"], utc=True) + pd.to_timedelta(
+        raw["minute"], unit="min"
+    )
+    arrival = scheduled_arrival(
+        date, raw["sched_arr_time"], raw["dest"].map(zones), departure, raw["distance"]
+    )
+    departed = raw["dep_time"].notna()
+    landed = raw["arr_delay"].notna()
+    frame = pd.DataFrame(
+        {
+            "flight_id": (raw["year"] * 10_000 + raw["month"] * 100 + raw["day"]).astype(str)
+            + "-" + raw["carrier"] + "-" + raw["flight"].astype(str) + "-" + raw["origin"],
+            "flight_date": date,
+            **{name: raw[name] for name in ("carrier", "flight", "tailnum", "origin", "dest")},
+            "distance": raw["distance"].astype("float64"),
+            "scheduled_departure": departure,
+            "scheduled_arrival": arrival,
+            "departed_at": departure + pd.to_timedelta(raw["dep_delay"], unit="min"),
+            "landed_at": arrival + pd.to_timedelta(raw["arr_delay"], unit="min"),
+            "dep_delay": raw["dep_delay"].astype("Int32"),
+            "arr_delay": raw["arr_delay"].astype("Int32"),
+            "late": (raw["arr_delay"] > LATE_MINUTES).astype("boolean").where(landed),
+            "cancelled": ~departed,
+            "diverted": departed & ~landed,
+        }
+    )  # fmt: skip
+    return pa.Table.from_pandas(frame, preserve_index=False)

@@ -1,0 +1,1 @@
+"""Clients of the world outside: lakehouse, feature store, registry, serving. No decisions here."""

@@ -1,0 +1,265 @@
+"""One loaded version of a model: from the body of a predict request to its answer.
+
+This is the whole hot path but for HTTP: decode, transform, read features, vectorize, infer, log,
+encode. Nothing here knows about routes or deployments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from flywheel_serving.bundle import Bundle, load_transform
+from flywheel_serving.errors import ServingError
+from flywheel_serving.feast_codec import CodecError
+from flywheel_serving.features import FeatureError, Row, Vector, Vectorizer
+from flywheel_serving.inference import (
+    InferencePool,
+    InferenceRequest,
+    TritonInferenceError,
+    TritonUnavailableError,
+)
+from flywheel_serving.metrics import Metrics
+from flywheel_serving.online_store import OnlineStore, OnlineStoreError
+from flywheel_serving.prediction_log import PredictionRecord, Spool, SpoolError
+from flywheel_serving.request import RequestDecoder
+
+_YIELD_EVERY = 128  # cases of a batch after which other requests get their turn
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """The answer for one case."""
+
+    request_id: str
+    model: str
+    model_version: str
+    probability: float
+    defaulted_features: list[str]
+
+
+class _Batch(msgspec.Struct, frozen=True):
+    predictions: list[Prediction]
+
+
+class _Case(NamedTuple):
+    fields: dict[str, Any]
+    event_timestamp: datetime
+    vector: Vector
+
+
+class Services(NamedTuple):
+    """What every predictor of a gateway shares."""
+
+    store: OnlineStore
+    pool: InferencePool
+    spool: Spool
+    metrics: Metrics
+
+
+class Predictor:
+    """Answers the predict requests of one version.
+
+    Raises:
+        BundleError: If the transform cannot be loaded.
+    """
+
+    def __init__(self, bundle: Bundle, services: Services) -> None:
+        manifest = bundle.manifest
+        self.bundle = bundle
+        self.name = manifest.model
+        self.version = manifest.version
+        self.triton_name = manifest.triton_name
+        self.inflight = 0
+        """Requests under way; the version may be unloaded when it is 0."""
+        self._store, self._pool, self._spool, metrics = services
+        self._entity = manifest.request.entity_id
+        self._moment = manifest.request.event_timestamp
+        self._project = manifest.project
+        self._decoder = RequestDecoder(manifest.request)
+        self._vectorizer = Vectorizer(manifest)
+        self._transform = load_transform(bundle)
+        self._call = InferenceRequest(manifest)
+        self._encoder = msgspec.json.Encoder()
+        self._views = [
+            (view, [manifest.key_source(key) for key in view.join_keys])
+            for view in manifest.feature_views
+        ]
+        self._count = metrics.predictions.labels(self.name, self.version)
+        self._features_time = metrics.latency.labels(self.name, "features")
+        self._triton_time = metrics.latency.labels(self.name, "triton")
+        self._defaulted = {
+            item.name: metrics.defaulted.labels(self.name, item.name)
+            for item in manifest.inputs
+            if item.source.startswith(("view:", "age:"))
+        }
+
+    async def predict(self, body: bytes, request_id: str) -> bytes:
+        """Answer one request, single or batch, after it has been logged.
+
+        Raises:
+            ServingError: With the status the client should see.
+        """
+        start = time.perf_counter()
+        received = time.time()
+        self.inflight += 1
+        try:
+            if self._decoder.is_batch(body):
+                return await self._predict_batch(body, request_id, start, received)
+            case = self._case(self._decoder.single(body), {})
+            request = self._call.build(case.vector.numeric, case.vector.categorical)
+            ready = time.perf_counter()
+            self._features_time.observe(ready - start)
+            probabilities = await self._infer(request, 1)
+            self._triton_time.observe(time.perf_counter() - ready)
+            answers = self._log([case], [request_id], probabilities, start, received)
+            return self._encoder.encode(answers[0])
+        finally:
+            self.inflight -= 1
+
+    async def _predict_batch(
+        self, body: bytes, request_id: str, start: float, received: float
+    ) -> bytes:
+        seen: dict[tuple[object, ...], Row | None] = {}
+        cases: list[_Case] = []
+        numeric: list[float] = []
+        categorical: list[int] = []
+        for index, fields in enumerate(self._decoder.batch(body)):
+            try:
+                case = self._case(fields, seen)
+            except ServingError as error:
+                message = f"Instance {index}: {error.message}"
+                raise ServingError(error.status, message, error.field, error.retry_after) from error
+            cases.append(case)
+            numeric += case.vector.numeric
+            categorical += case.vector.categorical
+            if index % _YIELD_EVERY == _YIELD_EVERY - 1:
+                await asyncio.sleep(0)
+        request = self._call.build(numeric, categorical, len(cases))
+        ready = time.perf_counter()
+        self._features_time.observe(ready - start)
+        probabilities = await self._infer(request, len(cases))
+        self._triton_time.observe(time.perf_counter() - ready)
+        ids = [f"{request_id}/{index}" for index in range(len(cases))]
+        answers = self._log(cases, ids, probabilities, start, received)
+        return self._encoder.encode(_Batch(answers))
+
+    def _case(self, fields: dict[str, Any], seen: dict[tuple[object, ...], Row | None]) -> _Case:
+        """Vector of one case; ``seen`` spares a batch from reading one key twice."""
+        moment: datetime = fields[self._moment]
+        transformed: Mapping[str, Any] = {}
+        if self._transform is not None:
+            try:
+                transformed = self._transform(fields)
+            except ValueError as error:
+                raise ServingError(422, f"The request has a wrong value: {error}.") from error
+            except Exception as error:
+                message = f"The transform of {self.triton_name} failed: {error!r}; deploy a corrected one."
+                raise ServingError(500, message) from error
+        rows: dict[str, Row | None] = {}
+        try:
+            for view, sources in self._views:
+                keys = [
+                    fields[name] if origin == "request" else transformed[name]
+                    for origin, name in sources
+                ]
+                known = (view.name, *keys)
+                if known in seen:
+                    rows[view.name] = seen[known]
+                else:
+                    row = self._store.read(self._project, view, keys)
+                    rows[view.name] = seen[known] = row
+            vector = self._vectorizer.vector(fields, transformed, rows, moment.timestamp())
+        except OnlineStoreError as error:
+            raise ServingError(503, str(error), retry_after=1) from error
+        except CodecError as error:
+            raise ServingError(422, str(error)) from error
+        except KeyError as error:
+            message = f"The transform of {self.triton_name} did not return the join key {error}."
+            raise ServingError(500, message) from error
+        except FeatureError as error:
+            raise ServingError(500, str(error)) from error
+        return _Case(fields, moment, vector)
+
+    async def _infer(self, request: bytes, rows: int) -> Sequence[float]:
+        try:
+            probabilities = await self._pool.infer(request, rows)
+        except (TritonUnavailableError, TritonInferenceError) as error:
+            message = f"Triton cannot answer for {self.triton_name} now: {error} Try again."
+            raise ServingError(503, message, retry_after=1) from error
+        if not all(map(math.isfinite, probabilities)):
+            message = f"{self.triton_name} computed a probability that is not a number."
+            raise ServingError(500, f"{message} Roll back, and check the model's missing values.")
+        return probabilities
+
+    def _log(
+        self,
+        cases: list[_Case],
+        ids: list[str],
+        probabilities: Sequence[float],
+        start: float,
+        received: float,
+    ) -> list[Prediction]:
+        arrived = datetime.fromtimestamp(received, UTC).isoformat()
+        latency = round((time.perf_counter() - start) * 1e3, 3)
+        records: list[PredictionRecord] = []
+        answers: list[Prediction] = []
+        for case, request_id, probability in zip(cases, ids, probabilities, strict=True):
+            vector = case.vector
+            records.append(
+                PredictionRecord(
+                    request_id=request_id,
+                    model=self.name,
+                    model_version=self.version,
+                    role="champion",
+                    received_at=arrived,
+                    event_timestamp=case.event_timestamp.astimezone(UTC).isoformat(),
+                    entity_id=str(case.fields[self._entity]),
+                    request=case.fields,
+                    features=vector.features,
+                    defaulted_features=vector.defaulted,
+                    probability=probability,
+                    latency_ms=latency,
+                )
+            )
+            answers.append(
+                Prediction(request_id, self.name, self.version, probability, vector.defaulted)
+            )
+            for feature in vector.defaulted:
+                self._defaulted[feature].inc()
+        try:
+            self._spool.append(self.name, records)
+        except SpoolError as error:
+            raise ServingError(503, str(error), retry_after=5) from error
+        self._count.inc(len(records))
+        return answers
+
+    async def probe(self, rows: int | None = None, limit: float | None = None) -> float:
+        """Run the bundle's probe through Triton.
+
+        Args:
+            rows: How many of its rows; None means all.
+            limit: Seconds it may take.
+
+        Returns:
+            Largest absolute difference from the expected probability; NaN if one is not a number.
+
+        Raises:
+            TritonUnavailableError: If Triton is away.
+            TritonInferenceError: If Triton answers with an error.
+        """
+        probe = self.bundle.probe
+        count = min(len(probe.probability) if rows is None else rows, len(probe.probability))
+        numeric = [math.nan if v is None else v for row in probe.numeric[:count] for v in row]
+        categorical = [code for row in probe.categorical[:count] for code in row]
+        actual = await self._pool.infer(self._call.build(numeric, categorical, count), count, limit)
+        gaps = [
+            abs(value - row[0])
+            for value, row in zip(actual, probe.probability[:count], strict=True)
+        ]
+        return math.nan if any(map(math.isnan, gaps)) else max(gaps)
