@@ -6,11 +6,13 @@ The defaults are the laptop's: one folder holds all state. A cluster sets the ad
 
 from __future__ import annotations
 
+import json
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,11 +27,25 @@ class Settings(BaseSettings):
     catalog_uri: str | None = Field(None, description="Iceberg SQL catalog; default SQLite in home.")
     warehouse: str | None = Field(None, description="Iceberg warehouse; default a folder in home.")
     mlflow_uri: str | None = Field(None, description="MLflow tracking; default SQLite in home.")
-    gateway_url: str = Field("http://127.0.0.1:8900", description="The serving gateway.")
-    mlflow_url: str = Field("http://127.0.0.1:5050", description="The MLflow UI.")
-    dagster_url: str = Field("http://127.0.0.1:3000", description="The Dagster UI.")
+    gateway_url: str = Field("", description="The serving gateway; default: the one `up` started.")
+    mlflow_url: str = Field("", description="The MLflow UI; default: the one `up` started.")
     admin_token: str | None = Field(None, description="Bearer token of the gateway's admin calls.")
     triton_venv: Path = Field(ROOT / ".venv-triton", description="Environment with Triton's wheel.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _running_services(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Addresses that were not given are those of the services started here."""
+        home = Path(given.get("home", ROOT / ".flywheel"))
+        file = home.absolute() / "services.json"
+        running = json.loads(file.read_text()) if file.exists() else []
+        urls = {one["name"]: one["url"] for one in running}
+        for field, service, default in (
+            ("gateway_url", "serving", "http://127.0.0.1:8900"),
+            ("mlflow_url", "mlflow", "http://127.0.0.1:5050"),
+        ):
+            given.setdefault(field, urls.get(service, default))
+        return given
 
     @cached_property
     def lake_catalog_uri(self) -> str:

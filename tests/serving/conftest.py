@@ -1,4 +1,4 @@
-"""Fixtures of the serving tests: a tiny ONNX model, sealed bundles, a Feast-written online store."""
+"""Fixtures of the serving tests: a tiny ONNX model, sealed bundles, a store written by Feast."""
 
 from __future__ import annotations
 
@@ -254,9 +254,7 @@ def feast_store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     types = {"double": Float64, "float": Float32, "int64": Int64, "bool": Bool, "string": String}
     views: list[Any] = []
     for view, entities in ((carrier_view(), [carrier]), (route_view(), [origin, band])):
-        keys = [
-            Field(name=key.name, dtype=types[key.dtype]) for key in view.join_keys
-        ]
+        keys = [Field(name=key.name, dtype=types[key.dtype]) for key in view.join_keys]
         features = [Field(name=item.name, dtype=types[item.dtype]) for item in view.features]
         views.append(
             FeastView(name=view.name, entities=entities, schema=keys + features, source=source)

@@ -60,8 +60,11 @@ def test_a_busy_port_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", ["client", "bundle", "prediction_log", "features"])
 def test_the_client_side_imports_nothing_heavy(module: str) -> None:
-    code = f"import sys, flywheel_serving.{module}; print(*{{m.partition('.')[0] for m in sys.modules}})"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = "{m.partition('.')[0] for m in sys.modules}"
+    code = f"import sys, flywheel_serving.{module}; print(*{names})"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert not set(HEAVY) & set(loaded.stdout.split())
 
 

@@ -56,7 +56,13 @@ def test_missing_rows_take_defaults_and_are_named(manifest: Manifest) -> None:
     assert code(manifest, vector, "tier") == 1
     assert vector.features["tier"] == "basic"
     assert vector.defaulted == [
-        "delay_mean", "tempo", "flights", "strike", "tier", "carrier_age", "route_mean"
+        "delay_mean",
+        "tempo",
+        "flights",
+        "strike",
+        "tier",
+        "carrier_age",
+        "route_mean",
     ]
 
 
@@ -169,7 +175,11 @@ def test_columns_and_single_cases_agree_exactly(
 
 def test_columns_of_plain_numpy_types_work(manifest: Manifest) -> None:
     matrix = Vectorizer(manifest).matrix(
-        {"distance": np.array([1, 2]), "seats": np.array([3.0, np.nan]), "carrier": np.array(["AA", "x"])},
+        {
+            "distance": np.array([1, 2]),
+            "seats": np.array([3.0, np.nan]),
+            "carrier": np.array(["AA", "x"]),
+        },
         {"hour": np.array([1.0, 2.0], np.float32), "weekday": np.array(["0", "1"], object)},
         {
             "carrier_stats": ViewColumns(

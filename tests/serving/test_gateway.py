@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import itertools
@@ -13,12 +14,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import httpx
 import pytest
 
+from flywheel_serving.admin import Admin
 from flywheel_serving.client import (
     BundleRefusedError,
     ModelNotFoundError,
@@ -26,7 +29,12 @@ from flywheel_serving.client import (
     ServingClientError,
     ServingUnavailableError,
 )
+from flywheel_serving.control import TritonControl
+from flywheel_serving.gateway import Gateway
+from flywheel_serving.online_store import EmptyOnlineStore
 from flywheel_serving.prediction_log import PredictionRecord, read_spool
+from flywheel_serving.supervisor import ExternalTriton
+from flywheel_serving.triton import TritonProcess, find_triton
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -46,7 +54,7 @@ REQUEST: dict[str, Any] = {
     "distance": 1000.0,
     "seats": 90,
 }
-PATIENCE = 40.0
+PATIENCE = 90.0
 versions = itertools.count(1)
 MakeBundle = Callable[..., Path]
 
@@ -54,11 +62,17 @@ MakeBundle = Callable[..., Path]
 class Server:
     """A gateway process on a free port."""
 
-    def __init__(self, work: Path, online_store: Path, **environment: str) -> None:
+    def __init__(
+        self,
+        work: Path,
+        online_store: Path,
+        arguments: Sequence[str] = ("--triton-venv", str(TRITON_VENV)),
+        **environment: str,
+    ) -> None:
         self.work = work
         command = [sys.executable, "-m", "flywheel_serving", "serve", "--port", "0"]
         command += ["--work", str(work), "--online-store", str(online_store)]
-        command += ["--triton-venv", str(TRITON_VENV)]
+        command += arguments
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, env=os.environ | environment
         )
@@ -66,7 +80,8 @@ class Server:
         line = self.process.stdout.readline()
         assert "is ready at" in line, line
         self.url = line.split()[4]
-        self.client = ServingClient(self.url, token=environment.get("FLYWHEEL_ADMIN_TOKEN"))
+        token = environment.get("FLYWHEEL_ADMIN_TOKEN")
+        self.client = ServingClient(self.url, token, timeout=PATIENCE)
 
     def stop(self) -> int:
         """Stop in order; returns the exit code."""
@@ -302,7 +317,11 @@ def test_deploys_and_rollbacks_under_load_fail_no_request(
     (model,) = server.client.models()
     assert (model.version, model.previous) == (third, second)
     assert [item.action for item in model.history[-5:]] == [
-        "deploy", "deploy", "rollback", "rollback", "deploy"
+        "deploy",
+        "deploy",
+        "rollback",
+        "rollback",
+        "deploy",
     ]
     # Only the routed versions stay on disk.
     kept = sorted(path.name for path in (server.work / "repository").iterdir())
@@ -430,9 +449,7 @@ def test_a_killed_model_process_is_healed_without_a_restart(
     stubs = Path(f"/proc/{triton}/task").glob("*/children")
     children = {int(pid) for path in stubs for pid in path.read_text().split()}
     wanted = f"delay__v{version}".encode()
-    (stub,) = [
-        pid for pid in children if wanted in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    (stub,) = [pid for pid in children if wanted in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(stub, signal.SIGKILL)
     until(lambda: not server.client.ready())
     until(lambda: server.client.ready() and _answers(server))
@@ -441,25 +458,70 @@ def test_a_killed_model_process_is_healed_without_a_restart(
     assert f'flywheel_model_heals_total{{model="delay__v{version}"}}'.encode() in metrics
 
 
-def test_a_damaged_online_store_gives_503(
-    tmp_path: Path, make_bundle: MakeBundle, version: str
-) -> None:
-    store = tmp_path / "online.db"
-    store.write_bytes(b"no database" * 1000)
-    server = Server(tmp_path / "work", store, FLYWHEEL_ADMIN_TOKEN="secret")
+class External(NamedTuple):
+    """A gateway with an admin token on a Triton that is not its own."""
+
+    server: Server
+    triton: TritonProcess
+    store: Path
+
+
+@pytest.fixture(scope="module")
+def external(tmp_path_factory: pytest.TempPathFactory) -> Iterator[External]:
+    """Both servers; the gateway must leave the other one alone when it stops."""
+    root = tmp_path_factory.mktemp("external")
+    (root / "work" / "repository").mkdir(parents=True)
+    (root / "triton").mkdir()
+    install = find_triton(TRITON_VENV)
+    triton = TritonProcess(install, root / "triton", root / "work" / "repository")
+    triton.start()
     try:
-        for token in (None, "wrong"):
-            with pytest.raises(ServingClientError, match="FLYWHEEL_ADMIN_TOKEN") as caught:
-                ServingClient(server.url, token).deploy(make_bundle(f"{version}{token}"), "t", "")
-            assert caught.value.status == 401
-        server.client.deploy(make_bundle(version), "test", "store")
-        with pytest.raises(ServingUnavailableError, match="online store .* cannot be read"):
-            server.client.predict("delay", REQUEST)
-        store.unlink()
-        time.sleep(1.1)  # the store looks for a replaced file once a second
-        assert len(server.client.predict("delay", REQUEST).defaulted_features) == 7
-    finally:
+        asyncio.run(triton.wait_live())
+        addresses = ["--triton-http", f"127.0.0.1:{triton.http_port}"]
+        addresses += ["--triton-grpc", f"127.0.0.1:{triton.grpc_port}"]
+        store = root / "online.db"
+        server = Server(root / "work", store, addresses, FLYWHEEL_ADMIN_TOKEN="secret")
+        yield External(server, triton, store)
         assert server.stop() == 0
+        assert triton.exit_code() is None
+    finally:
+        asyncio.run(triton.stop())
+
+
+def test_admin_calls_need_the_token(
+    external: External, make_bundle: MakeBundle, version: str
+) -> None:
+    directory = make_bundle(version)
+    for token in (None, "wrong"):
+        with pytest.raises(ServingClientError, match="FLYWHEEL_ADMIN_TOKEN") as caught:
+            ServingClient(external.server.url, token).deploy(directory, "test", "")
+        assert caught.value.status == 401
+    assert external.server.client.deploy(directory, "test", "with the token").changed
+
+
+def test_a_damaged_online_store_gives_503_and_an_absent_one_defaults(
+    external: External, make_bundle: MakeBundle, version: str
+) -> None:
+    client = external.server.client
+    client.deploy(make_bundle(version), "test", "store")
+    assert len(client.predict("delay", REQUEST).defaulted_features) == 7
+    external.store.write_bytes(b"no database" * 1000)
+    with pytest.raises(ServingUnavailableError, match="online store .* cannot be read"):
+        client.predict("delay", REQUEST)
+    external.store.unlink()
+    until(lambda: _answers(external.server))
+
+
+def test_an_external_triton_that_lost_a_model_gets_it_back(
+    external: External, make_bundle: MakeBundle, version: str
+) -> None:
+    server = external.server
+    server.client.deploy(make_bundle(version), "test", "external")
+    assert server.client.predict("delay", REQUEST).model_version == version
+    asyncio.run(forget(external.triton, f"delay__v{version}"))
+    with pytest.raises(ServingUnavailableError):
+        server.client.predict("delay", REQUEST)
+    until(lambda: _answers(server))
 
 
 def test_routes_and_records_survive_kill_9_of_the_gateway(
@@ -486,8 +548,53 @@ def test_routes_and_records_survive_kill_9_of_the_gateway(
         until(lambda: not Path(f"/proc/{triton}").exists())
     finally:
         assert again.stop() == 0
-    assert not list(Path("/dev/shm").glob(f"flywheel_{again.process.pid}_*"))
-    assert not list(Path("/dev/shm").glob(f"flywheel_{server.process.pid}_*"))
+    for process in (again.process, server.process):
+        assert not list(Path("/dev/shm").glob(f"flywheel_{process.pid}_*"))
+    _a_damaged_stored_bundle_stops_only_its_own_version(tmp_path, online_store, first, second)
+
+
+def _a_damaged_stored_bundle_stops_only_its_own_version(
+    root: Path, online_store: Path, champion: str, previous: str
+) -> None:
+    """The work directory of the test above is started once more, with a damaged champion."""
+    (stored,) = (root / "work" / "bundles").glob(f"delay__v{champion}-*")
+    flip_a_byte(stored)
+    server = Server(root / "work", online_store)
+    try:
+        assert not server.client.ready()
+        with pytest.raises(ServingUnavailableError, match="differs from its hash"):
+            server.client.predict("delay", REQUEST)
+        repaired = server.client.deploy(root / f"bundle-{champion}", "test", "repair")
+        assert (repaired.changed, repaired.previous) == (True, previous)
+        assert server.client.predict("delay", REQUEST).model_version == champion
+        until(server.client.ready)
+    finally:
+        assert server.stop() == 0
+
+
+async def forget(triton: TritonProcess, name: str) -> None:
+    """Unload a model behind the gateway's back, as a restart of a container does."""
+    control = TritonControl(f"127.0.0.1:{triton.grpc_port}")
+    await control.unload(name)
+    await control.close()
+
+
+@pytest.mark.parametrize(("host", "status"), [("10.1.2.3", 403), ("127.0.0.1", 422), ("::1", 422)])
+def test_without_a_token_only_this_host_may_deploy(tmp_path: Path, host: str, status: int) -> None:
+    async def call() -> httpx.Response:
+        external = ExternalTriton("127.0.0.1", 1, "127.0.0.1:1")
+        gateway = Gateway(tmp_path, EmptyOnlineStore(), external)
+        transport = httpx.ASGITransport(Admin(gateway, None).application(), client=(host, 5))
+        try:
+            async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+                body = {"bundle": str(tmp_path / "none")}
+                return await client.put("/v1/models/delay", json=body)
+        finally:
+            await gateway.stop()
+
+    answer = asyncio.run(call())
+    assert answer.status_code == status
+    assert answer.json()["error"]
 
 
 def test_a_stop_lets_requests_end_and_refuses_a_second_gateway(

@@ -53,10 +53,38 @@ def our_answer(path: Path, view: FeatureView, key: dict[str, Any]) -> Row | None
 
 
 ROWS = [
-    {"carrier": "AA", "delay_mean": 3.25, "tempo": 0.1, "flights": 12, "strike": True, "tier": "flag"},
-    {"carrier": "", "delay_mean": -1e300, "tempo": -0.0, "flights": -1, "strike": False, "tier": ""},
-    {"carrier": "Ünïcode ✈", "delay_mean": 0.0, "tempo": 1e-30, "flights": 2**62, "strike": True, "tier": "日本"},
-    {"carrier": "x" * 200, "delay_mean": 1e-300, "tempo": 3e38, "flights": -(2**63), "strike": False, "tier": "y" * 300},
+    {
+        "carrier": "AA",
+        "delay_mean": 3.25,
+        "tempo": 0.1,
+        "flights": 12,
+        "strike": True,
+        "tier": "flag",
+    },
+    {
+        "carrier": "",
+        "delay_mean": -1e300,
+        "tempo": -0.0,
+        "flights": -1,
+        "strike": False,
+        "tier": "",
+    },
+    {
+        "carrier": "Ünïcode ✈",
+        "delay_mean": 0.0,
+        "tempo": 1e-30,
+        "flights": 2**62,
+        "strike": True,
+        "tier": "日本",
+    },
+    {
+        "carrier": "x" * 200,
+        "delay_mean": 1e-300,
+        "tempo": 3e38,
+        "flights": -(2**63),
+        "strike": False,
+        "tier": "y" * 300,
+    },
 ]
 
 

@@ -86,6 +86,13 @@ def test_there_is_nothing_to_roll_back_to_at_first() -> None:
             rollback_target(document, name)
 
 
+def test_promoting_the_champion_again_keeps_the_previous_version() -> None:
+    document = promote(RoutingDocument(), "m", deployment("1"), change("1"))
+    document = promote(document, "m", deployment("2"), change("2"))
+    document = promote(document, "m", deployment("2"), change("2"))
+    assert rollback_target(document, "m").version == "1"
+
+
 def test_the_file_gives_back_what_was_saved(tmp_path: Path) -> None:
     file = RoutingFile(tmp_path / "routing.json")
     assert file.load() == RoutingDocument()

@@ -82,7 +82,11 @@ class Admin:
                 Route("/health/ready", self.ready, methods=["GET"]),
                 Route("/metrics", self.metrics, methods=["GET"]),
             ],
-            exception_handlers={ServingError: _refuse, HTTPException: _http_error, Exception: _fault},
+            exception_handlers={
+                ServingError: _refuse,
+                HTTPException: _http_error,
+                Exception: _fault,
+            },
         )
 
     def _authorize(self, request: Request) -> None:

@@ -110,7 +110,7 @@ def _walk(directory: Path) -> dict[str, Path]:
             path = Path(root) / name
             if path.is_symlink():
                 raise BundleError(
-                    f"{path} is a symbolic link; a bundle holds only regular files, copy the target."
+                    f"{path} is a symbolic link; a bundle holds only files, copy the target."
                 )
         for name in names:
             path = Path(root) / name
@@ -192,7 +192,8 @@ def open_bundle(directory: Path | str) -> Bundle:
             )
     if extra := sorted(set(found) - set(manifest.files)):
         raise BundleError(
-            f"{directory / extra[0]} is not listed in the manifest; remove it or seal the bundle again."
+            f"{directory / extra[0]} is not listed in the manifest; remove it or seal the bundle "
+            "again."
         )
     probe = _check_content(directory, manifest)
     return Bundle(directory, manifest, probe)
@@ -226,8 +227,8 @@ def _read_probe(path: Path, manifest: Manifest) -> Probe:
     for name, table, width in shapes:
         if len(table) != rows or not rows or any(len(row) != width for row in table):
             raise BundleError(
-                f"{path}: '{name}' must be {max(rows, 1)} row(s) of {width} value(s), as the inputs "
-                "of the manifest say; compute the probe with the same inputs."
+                f"{path}: '{name}' must be {max(rows, 1)} row(s) of {width} value(s), as the "
+                "inputs of the manifest say; compute the probe with the same inputs."
             )
     return probe
 

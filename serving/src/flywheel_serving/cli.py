@@ -176,7 +176,7 @@ def _serve(options: argparse.Namespace) -> int:
         def stop(*_: object) -> None:
             server.should_exit = True
 
-        # uvicorn raises a signal again after it has stopped in order; this one then ends with code 0.
+        # uvicorn raises a signal again once it has stopped in order; the exit code is then 0.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,7 +1,8 @@
 """Loading and unloading Triton models, over gRPC.
 
-Control never goes over HTTP: there a load blocks one of Triton's event loops, and every request on it,
-for the whole load. Inference never goes over gRPC: Triton 2.51 crashes on a client's deadline.
+Control never goes over HTTP: there a load blocks one of Triton's event loops, and every request
+on it, for the whole load. Inference never goes over gRPC: Triton 2.51 crashes on a client's
+deadline.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-_SECONDS = 120.0
+_LOAD_SECONDS = 120.0
+_INDEX_SECONDS = 5.0
 # The generated protobuf module has no types.
 _messages: Any = service_pb2
 
@@ -59,9 +61,10 @@ class TritonControl:
         await self._call(f"unload '{name}'", self._stub.RepositoryModelUnload, request)
 
     async def index(self) -> dict[str, str]:
-        """State (``READY``, ``UNAVAILABLE``, ...) by model name, of models that were ever loaded."""
+        """State (``READY``, ``UNAVAILABLE``, ...) by name, of models that were ever loaded."""
+        request = _messages.RepositoryIndexRequest()
         answer = await self._call(
-            "list its models", self._stub.RepositoryIndex, _messages.RepositoryIndexRequest()
+            "list its models", self._stub.RepositoryIndex, request, _INDEX_SECONDS
         )
         return {model.name: model.state for model in answer.models}
 
@@ -69,9 +72,11 @@ class TritonControl:
         """Close the connection."""
         await self._channel.close()
 
-    async def _call(self, what: str, method: Any, request: Any) -> Any:
+    async def _call(
+        self, what: str, method: Any, request: Any, seconds: float = _LOAD_SECONDS
+    ) -> Any:
         try:
-            return await method(request, timeout=_SECONDS)
+            return await method(request, timeout=seconds)
         except grpc.aio.AioRpcError as error:
             lost = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
             message = f"Triton could not {what}: {error.details()}"

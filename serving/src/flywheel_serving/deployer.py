@@ -1,7 +1,8 @@
 """Deploys, rolls back and restores: the only code that changes which version answers.
 
-The order makes it safe: verify, copy, load, warm, probe, write the routing document, flip. The flip is
-one dictionary assignment, so no request can fail. The old version stays loaded as ``previous``.
+The order makes it safe: verify, copy, load, warm, probe, write the routing document, flip.
+The flip is one dictionary assignment, so no request can fail. The old version stays loaded as
+``previous``.
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ class Deployer:
         self.document = self._file.load()
         self.champions: dict[str, Predictor] = {}
         """The predictor that answers, by model: the gateway reads it on each request."""
+        self.broken: dict[str, str] = {}
+        """Why a model of the routing document has no predictor, by model."""
 
     def attach(self, supervisor: TritonSupervisor) -> None:
         """Use this supervisor's control connection."""
@@ -88,21 +91,33 @@ class Deployer:
     def restore(self) -> None:
         """Prepare everything the routing document names; the supervisor then loads it.
 
-        Raises:
-            BundleError: If a stored bundle was damaged.
+        A version whose stored bundle is damaged is left out, so that the other models serve.
         """
-        for _, deployment in self.document.deployments():
-            predictor = Predictor(open_bundle(deployment.bundle), self._services)
-            self._repository.add(predictor.bundle)
+        for name, deployment in self.document.deployments():
+            try:
+                bundle = open_bundle(self._bundles / deployment.bundle)
+                predictor = Predictor(bundle, self._services)
+            except BundleError as error:
+                log.error("Version %s of %s cannot serve: %s", deployment.version, name, error)
+                if deployment == self.document.models[name].champion:
+                    self.broken[name] = str(error)
+                continue
+            self._repository.add(bundle)
             self._loaded[predictor.triton_name] = predictor
-        for name, route in self.document.models.items():
-            self.champions[name] = self._loaded[_triton_name(name, route.champion.version)]
+        for name in set(self.document.models) - set(self.broken):
+            version = self.document.models[name].champion.version
+            self.champions[name] = self._loaded[_triton_name(name, version)]
         for name in set(self._repository.names()) - set(self._loaded):
             self._repository.remove(name)
+        kept = {deployment.bundle for _, deployment in self.document.deployments()}
+        for path in self._bundles.iterdir():
+            if path.name not in kept:
+                shutil.rmtree(path)
 
     def wanted(self) -> list[str]:
         """Triton names of the versions that must be loaded."""
-        return [_triton_name(name, item.version) for name, item in self.document.deployments()]
+        names = [_triton_name(name, item.version) for name, item in self.document.deployments()]
+        return [name for name in names if name in self._loaded]
 
     async def check(self, name: str) -> None:
         """Run one probe row through a loaded version; see :class:`supervisor.Models`."""
@@ -132,12 +147,15 @@ class Deployer:
                 message = f"The bundle is of model '{bundle.manifest.model}', not '{model}'."
                 raise ServingError(422, message, "bundle")
             route = self.document.models.get(model)
-            if route is not None and self._same(route.champion, bundle):
+            same = route is not None and self._same(route.champion, bundle)
+            if route is not None and same and model in self.champions:
                 previous = None if route.previous is None else route.previous.version
                 return DeployResult(model, bundle.manifest.version, previous, False)
-            if route is None or not self._same(route.previous, bundle):
-                bundle = await asyncio.to_thread(self._keep, bundle)
+            if route is not None:
+                self._same(route.previous, bundle)
             name = bundle.manifest.triton_name
+            if name not in self._loaded:
+                bundle = await asyncio.to_thread(self._keep, bundle)
             try:
                 predictor, seconds, gap = await self._load(bundle)
             except ServingError:
@@ -147,13 +165,11 @@ class Deployer:
             deployment = Deployment(
                 version=bundle.manifest.version,
                 digest=bundle.digest,
-                bundle=str(predictor.bundle.directory),
+                bundle=predictor.bundle.directory.name,
             )
             change = self._change("deploy", model, deployment, actor, reason)
             await self._flip(model, predictor, deployment, change)
-            return DeployResult(
-                model, deployment.version, change.previous, True, round(seconds, 3), gap
-            )
+            return self._result(model, round(seconds, 3), gap)
 
     async def roll_back(self, model: str, actor: str, reason: str) -> DeployResult:
         """Make the previous version the champion again; it is loaded, so this is one flip.
@@ -166,10 +182,19 @@ class Deployer:
                 target = rollback_target(self.document, model)
             except RoutingError as error:
                 raise ServingError(409, str(error)) from error
-            predictor = self._loaded[_triton_name(model, target.version)]
+            predictor = self._loaded.get(_triton_name(model, target.version))
+            if predictor is None:
+                message = f"The stored bundle of version {target.version} is damaged; deploy it."
+                raise ServingError(409, message)
             change = self._change("rollback", model, target, actor, reason)
             await self._flip(model, predictor, target, change)
-            return DeployResult(model, target.version, change.previous, True)
+            return self._result(model)
+
+    def _result(self, model: str, seconds: float = 0.0, gap: float = 0.0) -> DeployResult:
+        """What the last flip led to."""
+        route = self.document.models[model]
+        previous = None if route.previous is None else route.previous.version
+        return DeployResult(model, route.champion.version, previous, True, seconds, gap)
 
     def _same(self, deployment: Deployment | None, bundle: Bundle) -> bool:
         """Whether a deployed version is this very bundle.
@@ -182,8 +207,8 @@ class Deployer:
         if deployment.digest != bundle.digest:
             raise ServingError(
                 409,
-                f"Version {deployment.version} of '{bundle.manifest.model}' is deployed with another "
-                "content; register the changed model as a new version.",
+                f"Version {deployment.version} of '{bundle.manifest.model}' is deployed with "
+                "another content; register the changed model as a new version.",
             )
         return True
 
@@ -237,9 +262,9 @@ class Deployer:
         if math.isnan(gap) or gap > tolerance:
             raise ServingError(
                 422,
-                f"The probe of version {bundle.manifest.version} differs from what training computed "
-                f"by {gap:.3g} (tolerance {tolerance:.3g}); export the model again and compare it "
-                "with ONNX Runtime before sealing.",
+                f"The probe of version {bundle.manifest.version} differs from what training "
+                f"computed by {gap:.3g} (tolerance {tolerance:.3g}); export the model again and "
+                "compare it with ONNX Runtime before sealing.",
                 "bundle",
             )
         return predictor, seconds, gap
@@ -265,6 +290,7 @@ class Deployer:
         self.document = document
         self._loaded[predictor.triton_name] = predictor
         self.champions[model] = predictor
+        self.broken.pop(model, None)
         log.info("%s is now the champion of %s: %s", target.version, model, change.reason)
         await self._retire()
 

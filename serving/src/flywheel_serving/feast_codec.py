@@ -1,8 +1,8 @@
 """Feast's wire formats, written out by hand: the entity key (version 3) and the value.
 
 Layouts of Feast 0.67, ``feast/infra/key_encoding_utils.py`` and ``feast/protos/feast/types/
-Value.proto``. Tests hold both equal to the Feast SDK. Importing Feast or protobuf for this would cost
-the server seconds of start-up and a hundred megabytes.
+Value.proto``. Tests hold both equal to the Feast SDK. Importing Feast for this would cost the
+server seconds of start-up and a hundred megabytes.
 """
 
 from __future__ import annotations
@@ -104,6 +104,6 @@ def decode_value(data: bytes) -> float | int | str | bool | None:
     if len(data) >= 2 and data[0] == 0x98 and data[1] == 0x01:  # field 19: null_val
         return None
     raise CodecError(
-        f"The online store holds a value of an unsupported type (tag {data[:2].hex()}); supported are "
-        "string, integer, double, float and bool."
+        f"The online store holds a value of an unsupported type (tag {data[:2].hex()}); supported "
+        "are string, integer, double, float and bool."
     )

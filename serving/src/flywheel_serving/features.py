@@ -1,8 +1,8 @@
 """From request, transform outputs and feature rows to the model's input vector.
 
-One definition of defaults, expiry, ages and category codes, in two speeds: :meth:`Vectorizer.vector`
-for one request in the gateway and :meth:`Vectorizer.matrix` for columns in training. Tests hold them
-equal. No I/O here.
+One definition of defaults, expiry, ages and category codes, in two speeds:
+:meth:`Vectorizer.vector` for one request in the gateway and :meth:`Vectorizer.matrix` for columns
+in training. Tests hold them equal. No I/O here.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ def category_text(value: object, name: str) -> str:
     if isinstance(value, int):
         return str(value)
     raise FeatureError(
-        f"Input '{name}' is a category, but its value is {value!r}; give text, an integer or a boolean."
+        f"Input '{name}' is a category, but its value is {value!r}; give text, an integer "
+        "or a boolean."
     )
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 
-from flywheel_serving.bundle import BundleError
 from flywheel_serving.deployer import Deployer
 from flywheel_serving.errors import ServingError
 from flywheel_serving.inference import InferencePool, TritonInferenceError, TritonUnavailableError
@@ -26,7 +25,7 @@ from flywheel_serving.prediction_log import Spool
 from flywheel_serving.predictor import Services
 from flywheel_serving.repository import ModelRepository
 from flywheel_serving.supervisor import ExternalTriton, TritonSupervisor
-from flywheel_serving.triton import TritonInstall, TritonStartError
+from flywheel_serving.triton import TritonInstall
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +95,10 @@ class Gateway:
         try:
             await asyncio.to_thread(self.deployer.restore)
             await self.supervisor.start()
-        except (TritonStartError, BundleError, OSError) as error:
-            log.error("The gateway cannot start: %s", error)
-            self._on_failed(str(error))
+        except Exception as error:
+            # Whatever it is, a gateway that can never become ready must end and say why.
+            log.exception("The gateway cannot start")
+            self._on_failed(f"The gateway cannot start: {error}")
             return
         self._started = True
         self._on_ready()
@@ -123,7 +123,9 @@ class Gateway:
             return "The gateway is starting."
         if not self.supervisor.up:
             return f"Triton is {self.supervisor.state}."
-        for name, predictor in self.deployer.champions.items():
+        for name, reason in self.deployer.broken.items():
+            return f"Model '{name}' cannot serve: {reason}"
+        for name, predictor in list(self.deployer.champions.items()):
             try:
                 await predictor.probe(rows=1, limit=2.0)
             except (TritonUnavailableError, TritonInferenceError) as error:
@@ -198,6 +200,9 @@ class Gateway:
         if name not in models:
             known = ", ".join(sorted(models)) or "none yet; deploy one with PUT /v1/models/NAME"
             return ServingError(404, f"There is no model '{name}'. Deployed: {known}.")
+        if name in self.deployer.broken:
+            reason = self.deployer.broken[name]
+            return ServingError(503, f"Model '{name}' cannot serve: {reason}", retry_after=30)
         message = f"Triton is {self.supervisor.state}; try again in a moment."
         return ServingError(503, message, retry_after=1)
 

@@ -102,8 +102,8 @@ class ModelInput(_Value, frozen=True):
 
     Attributes:
         name: Name under which it is logged and explained.
-        source: ``request:FIELD``, ``transform:NAME``, ``view:VIEW:FEATURE`` or ``age:VIEW`` (minutes
-            between the request's event timestamp and that of the feature row).
+        source: ``request:FIELD``, ``transform:NAME``, ``view:VIEW:FEATURE`` or ``age:VIEW``
+            (minutes between the request's event timestamp and that of the feature row).
         kind: ``number`` goes to the FP32 tensor, ``category`` to the INT64 tensor.
         default: Used when the value is missing. None means NaN for a number and code 0 for a
             category.

@@ -1,8 +1,8 @@
 """Reads the newest feature row of a key from Feast's online store.
 
-Feast's own reader costs seconds of import and a millisecond a read; this one reads the SQLite layout
-of Feast 0.67 directly: table ``{project}_{view}``, one row per (entity key, feature). It never writes.
-Another store (Redis) is another class with the same :class:`OnlineStore` protocol.
+Feast's own reader costs seconds of import and a millisecond a read; this one reads the SQLite
+layout of Feast 0.67 directly: table ``{project}_{view}``, one row per (entity key, feature). It
+never writes. Another store (Redis) is another class with the same :class:`OnlineStore` protocol.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ def event_seconds(stored: object) -> float:
     """Epoch seconds of the ``event_ts`` Feast stored.
 
     Feast makes the time naive UTC and then stores ``int(naive.timestamp())``, which reads it as
-    *local* time (``sqlite.py``, ``adapt_datetime_epoch``; whole seconds). Undo exactly that, so that
-    hosts whose zone is not UTC agree. Text is naive UTC in ISO format, written by older versions.
+    *local* time (``sqlite.py``, ``adapt_datetime_epoch``; whole seconds). Undo exactly that, so
+    that hosts whose zone is not UTC agree. Text is naive UTC in ISO format, written by older
+    versions.
 
     Raises:
         OnlineStoreError: If the value is of neither form.

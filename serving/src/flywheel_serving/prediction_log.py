@@ -1,8 +1,8 @@
 """The prediction log's spool: JSON lines on local disk, written before each answer is sent.
 
-Writer and reader of ``SPOOL/<model>/<utc>-<pid>.jsonl``. A segment belongs to one process and is only
-appended to. What the lines become later (an Iceberg table) is the reader's business; the reader
-imports only msgspec.
+Writer and reader of ``SPOOL/<model>/<utc>-<pid>.jsonl``. A segment belongs to one process and is
+only appended to. What the lines become later (an Iceberg table) is the reader's business; the
+reader imports only msgspec.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class _Segment:
 
 
 class Spool:
-    """Appends records, durable against a kill at once and against power loss after ``sync_seconds``.
+    """Appends records: safe from a kill at once, from power loss after ``sync_seconds``.
 
     Called from one thread; a second, own thread does the fsync.
 
@@ -138,8 +138,8 @@ class Spool:
             if model in self._open:
                 self._retire(model)
             raise SpoolError(
-                f"The prediction log {self._directory / model} cannot be written ({error}); make room "
-                "on its disk."
+                f"The prediction log {self._directory / model} cannot be written ({error}); make "
+                "room on its disk."
             ) from error
         segment.size += written
         with self._lock:
@@ -186,8 +186,9 @@ def read_segments(
 ) -> Iterator[SpoolEntry]:
     """Read a model's records in the order of their segments, each from a known offset.
 
-    A consumer that stores ``{entry.segment: entry.end}`` together with what it read gets each record
-    exactly once. A torn last line is left for the next time: its writer may still be at work.
+    A consumer that stores ``{entry.segment: entry.end}`` together with what it read gets each
+    record exactly once. A torn last line is left for the next time: its writer may still be at
+    work.
 
     Args:
         directory: The spool.

@@ -159,8 +159,8 @@ class Predictor:
             except ValueError as error:
                 raise ServingError(422, f"The request has a wrong value: {error}.") from error
             except Exception as error:
-                message = f"The transform of {self.triton_name} failed: {error!r}; deploy a corrected one."
-                raise ServingError(500, message) from error
+                message = f"The transform of {self.triton_name} failed: {error!r}."
+                raise ServingError(500, f"{message} Roll back.") from error
         rows: dict[str, Row | None] = {}
         try:
             for view, sources in self._views:

@@ -1,8 +1,9 @@
 """Writes the Triton model repository: one Triton model for each deployed version.
 
-Each version is a Triton model of its own, ``<model>__v<version>``, so both stay loaded while a route
-moves from one to the other. A model directory is written aside and renamed into place, because
-Triton may look at any moment. The repository is a generated work directory, never a source tree.
+Each version is a Triton model of its own, ``<model>__v<version>``, so both stay loaded while a
+route moves from one to the other. A model directory is written aside and renamed into place,
+because Triton may look at any moment. The repository is a generated work directory, never a
+source tree.
 """
 
 from __future__ import annotations
@@ -106,6 +107,8 @@ class ModelRepository:
         self.directory = directory
         self._backend = backend
         directory.mkdir(parents=True, exist_ok=True)
+        for leftover in directory.parent.glob(f".{directory.name}-*"):
+            shutil.rmtree(leftover)
 
     def add(self, bundle: Bundle) -> str:
         """Write the Triton model of a bundle; does nothing if that very bundle is there already.
@@ -117,9 +120,8 @@ class ModelRepository:
         name = manifest.triton_name
         place = self.directory / name
         mark = f"{bundle.digest} {self._backend}"
-        if place.is_dir() and (place / _DIGEST).is_file():
-            if (place / _DIGEST).read_text() == mark:
-                return name
+        if (place / _DIGEST).is_file() and (place / _DIGEST).read_text() == mark:
+            return name
         # Beside the repository: Triton must not see a half-written model inside it.
         aside = self.directory.parent / f".{self.directory.name}-{name}.{os.getpid()}"
         shutil.rmtree(aside, ignore_errors=True)

@@ -1,8 +1,8 @@
 """Decodes and validates the body of a predict request, naming the field that is wrong.
 
-The decoder is made once from a manifest's request schema; msgspec then checks types while it parses.
-Fields the schema does not know are ignored, so that clients may send a new field before, and after a
-rollback of, the version that reads it.
+The decoder is made once from a manifest's request schema; msgspec then checks types while it
+parses. Fields the schema does not know are ignored, so that clients may send a new field before,
+and after a rollback of, the version that reads it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The routing document: which version of each model gets the traffic. It is the truth about that.
 
-Pure transitions on frozen values, and one file that is replaced atomically. Loading what it names is
-the deployer's business.
+Pure transitions on frozen values, and one file that is replaced atomically. Loading what it names
+is the deployer's business.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Deployment(_Value, frozen=True):
     Attributes:
         version: Version in the registry.
         digest: The bundle's digest.
-        bundle: Path of the gateway's own copy of it.
+        bundle: Folder of the gateway's own copy of it, below its bundle store.
     """
 
     version: str
@@ -84,11 +84,17 @@ class RoutingDocument(_Value, frozen=True):
 def promote(
     document: RoutingDocument, model: str, target: Deployment, change: Change
 ) -> RoutingDocument:
-    """Make a version the champion; the champion until now becomes the previous one."""
+    """Make a version the champion; the champion until now becomes the previous one.
+
+    Promoting the champion again (to repair it) leaves the previous one as it is.
+    """
     old = document.models.get(model)
+    previous = old.champion if old is not None else None
+    if old is not None and old.champion.version == target.version:
+        previous = old.previous
     route = Route(
         champion=target,
-        previous=old.champion if old is not None else None,
+        previous=previous,
         since=change.at,
         history=[*(old.history if old is not None else []), change][-HISTORY:],
     )
@@ -129,8 +135,8 @@ class RoutingFile:
             return RoutingDocument()
         except msgspec.DecodeError as error:
             raise RoutingError(
-                f"The routing document {self._path} is damaged ({error}); restore it, or delete it and "
-                "deploy each model again."
+                f"The routing document {self._path} is damaged ({error}); restore it, or delete it "
+                "and deploy each model again."
             ) from error
 
     def save(self, document: RoutingDocument) -> None:

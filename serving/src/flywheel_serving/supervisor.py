@@ -1,7 +1,7 @@
 """Keeps Triton alive: restarts a dead server, reloads a model whose probe keeps failing.
 
-Health is a real inference: a Python model whose process has died still counts as ready for Triton. An
-external Triton (a container) is watched the same way, only never started or stopped.
+Health is a real inference: a Python model whose process has died still counts as ready for Triton.
+An external Triton (a container) is watched the same way, only never started or stopped.
 """
 
 from __future__ import annotations
@@ -111,10 +111,16 @@ class TritonSupervisor:
     async def start(self) -> None:
         """Start (or connect to) Triton, load all wanted models and begin to watch.
 
+        An external server may come up later.
+
         Raises:
-            TritonStartError: If the server does not come up the first time.
+            TritonStartError: If our own server does not come up the first time.
         """
-        await self._bring_up()
+        if isinstance(self._triton, ExternalTriton):
+            self._control = TritonControl(self._triton.grpc_address)
+            await self._check_external(self._control)
+        else:
+            await self._bring_up()
         self._watcher = asyncio.create_task(self._watch(), name="triton-watch")
 
     async def stop(self) -> None:
@@ -167,8 +173,23 @@ class TritonSupervisor:
             if self._process is not None and self._process.exit_code() is not None:
                 await self._restart()
             elif loop.time() >= next_probe:
-                await self._check_models()
+                if isinstance(self._triton, ExternalTriton) and self._control is not None:
+                    await self._check_external(self._control)
+                if self.up:
+                    await self._check_models()
                 next_probe = loop.time() + _PROBE_SECONDS
+
+    async def _check_external(self, control: TritonControl) -> None:
+        """Follow a server of somebody else: when it comes back, it has forgotten its models."""
+        try:
+            await control.index()
+        except TritonControlError as error:
+            if self.up:
+                log.error("%s", error)
+            self._set_state("unreachable")
+        else:
+            if not self.up:
+                await self._bring_up()
 
     async def _restart(self) -> None:
         loop = asyncio.get_running_loop()

@@ -152,7 +152,7 @@ class TritonProcess:
             "--strict-readiness=false",
             "--exit-on-error=false",
             # After a stub has died, SIGTERM takes all of this time; requests have ended before.
-            "--exit-timeout-secs=5",
+            "--exit-timeout-secs=3",
             # Parallel loads of Python models crashed the server once.
             "--model-load-thread-count=1",
             f"--backend-config=python,shm-region-prefix-name={self._prefix}",

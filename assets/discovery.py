@@ -1,0 +1,53 @@
+"""Finds what the domains declare. A domain is a folder here; nothing has to be registered."""
+
+from __future__ import annotations
+
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+
+import assets
+from flywheel.model import ModelSpec
+
+# Folders and modules of this package that are not domains.
+NOT_DOMAINS = {"lifecycle"}
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A folder under `assets/`: its modules, and the models declared in them."""
+
+    name: str
+    modules: tuple[ModuleType, ...]
+    models: tuple[ModelSpec, ...]
+
+
+@cache
+def domains() -> tuple[Domain, ...]:
+    """All domains, by name.
+
+    Raises:
+        ValueError: Two models have the same name.
+    """
+    found = []
+    for folder in sorted(pkgutil.iter_modules(assets.__path__), key=lambda m: m.name):
+        if not folder.ispkg or folder.name in NOT_DOMAINS:
+            continue
+        package = import_module(f"assets.{folder.name}")
+        modules = tuple(
+            import_module(f"{package.__name__}.{module.name}")
+            for module in pkgutil.iter_modules(package.__path__)
+        )
+        models = {
+            id(value): value
+            for module in modules
+            for value in vars(module).values()
+            if isinstance(value, ModelSpec)
+        }
+        found.append(Domain(folder.name, modules, tuple(models.values())))
+    names = [spec.name for domain in found for spec in domain.models]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"models {sorted(repeated)} are declared twice; names must be unique")
+    return tuple(found)

@@ -1,0 +1,34 @@
+"""All lifecycle assets of all domains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from assets.discovery import Domain
+from assets.lifecycle import monitoring, release, training
+from assets.lifecycle.names import Lifecycle
+from assets.lifecycle.online import online_features
+
+STEPS = (
+    training.training_set,
+    training.model,
+    release.evaluation,
+    release.champion,
+    release.deployment,
+    monitoring.predictions,
+    monitoring.drift,
+    monitoring.performance,
+)
+
+
+def lifecycle_assets(domains: Iterable[Domain]) -> list[dg.AssetsDefinition]:
+    """Online features of each domain, and the life of each of its models."""
+    built = []
+    for domain in domains:
+        if domain.models:
+            built.append(online_features(domain))
+        for spec in domain.models:
+            built += [step(Lifecycle(domain.name, spec)) for step in STEPS]
+    return built

@@ -1,0 +1,228 @@
+"""A model's inputs as columns: offline from the feature store, and encoded as the gateway does it.
+
+The encoding is the gateway's own `Vectorizer`, so that training and serving cannot differ.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from flywheel_serving.bundle import (
+    FeatureView,
+    JoinKey,
+    Manifest,
+    ModelInput,
+    RequestField,
+    RequestSchema,
+    ViewFeature,
+)
+
+from flywheel.dataset import UTC_MICROSECONDS, Column, Dataset, required
+from flywheel.model import ModelSpec
+from flywheel.training import TrainingData
+from resources.feature_store import FeatureStore
+
+EVENT_TIMESTAMP = "event_timestamp"
+TRAIN, HOLDOUT = "train", "holdout"
+
+TRANSFORM_FILE = "transform.py"
+
+ARROW_TO_FEAST = {"string": "string", "int64": "int64", "double": "double", "bool": "bool"}
+
+
+def input_columns(spec: ModelSpec) -> tuple[Column, ...]:
+    """The inputs as nullable table columns: float64 for numbers, text for categories."""
+    return tuple(
+        Column(i.name, pa.float64() if i.kind == "number" else pa.string(), f"Input: {i.source}.")
+        for i in spec.inputs
+    )
+
+
+def training_set_table(spec: ModelSpec) -> Dataset:
+    """What a training set's table looks like."""
+    return Dataset(
+        name=f"{spec.name}_training_set",
+        key=("as_of", EVENT_TIMESTAMP, "entity_id"),
+        partition_by="as_of",
+        columns=(
+            required("as_of", pa.date32(), "The morning it was made on."),
+            required("entity_id", pa.string(), f"The case ({spec.spine.entity_id})."),
+            required(EVENT_TIMESTAMP, UTC_MICROSECONDS, "When the question is asked."),
+            required("label", pa.bool_(), f"The answer ({spec.spine.label})."),
+            required("label_known_at", UTC_MICROSECONDS, "When the answer became known."),
+            required("split", pa.string(), f"`{TRAIN}`, or `{HOLDOUT}`: never trained on."),
+            *input_columns(spec),
+        ),
+    )
+
+
+def spine_rows(spec: ModelSpec, cases: pa.Table) -> pa.Table:
+    """The spine's rows for a feature join: request fields, and `event_timestamp`."""
+    names = [f.name for f in spec.spine.request]
+    return cases.select(names).append_column(
+        EVENT_TIMESTAMP, cases.column(spec.spine.event_timestamp)
+    )
+
+
+def input_values(
+    spec: ModelSpec, domain: str, cases: pa.Table, store: FeatureStore
+) -> dict[str, pa.ChunkedArray]:
+    """Each input of each case, as it was known at the case's moment.
+
+    Args:
+        spec: The model.
+        domain: Namespace of its feature views.
+        cases: Rows of the spine dataset.
+        store: The feature store.
+
+    Returns:
+        Columns by input name, null where missing.
+    """
+    spine = spine_rows(spec, cases)
+    joined = store.historical(domain, spec.views, spine)
+    transformed = _transformed(spec, spine)
+    asked = joined.column(EVENT_TIMESTAMP)
+    columns = {}
+    for one in spec.inputs:
+        kind, *rest = one.source.split(":")
+        if kind == "request":
+            column = joined.column(rest[0])
+        elif kind == "transform":
+            column = pa.chunked_array([pa.array([row[rest[0]] for row in transformed])])
+        elif kind == "view":
+            column = joined.column(f"{rest[0]}__{rest[1]}")
+        else:
+            age = pc.subtract(asked, joined.column(f"{rest[0]}__{EVENT_TIMESTAMP}"))
+            seconds = pc.divide(age.cast(pa.int64()).cast(pa.float64()), 1e6)
+            column = pc.divide(seconds, 60.0)
+        columns[one.name] = column.cast(pa.float64() if one.kind == "number" else pa.string())
+    return columns
+
+
+def manifest_of(
+    spec: ModelSpec,
+    domain: str,
+    version: str,
+    created_at: str,
+    vocabularies: Mapping[str, list[str]],
+    metadata: Mapping[str, str],
+) -> Manifest:
+    """The bundle's manifest, as far as it is known before the files are."""
+    return Manifest(
+        model=spec.name,
+        version=version,
+        created_at=created_at,
+        project=domain,
+        request=RequestSchema(
+            entity_id=spec.spine.entity_id,
+            event_timestamp=spec.spine.event_timestamp,
+            fields=[
+                RequestField(name=f.name, dtype=f.dtype, nullable=f.nullable)
+                for f in spec.spine.request
+            ],
+        ),
+        transform=TRANSFORM_FILE if spec.request_features else None,
+        feature_views=[
+            FeatureView(
+                name=view.name,
+                join_keys=[
+                    JoinKey(name=c.name, dtype=ARROW_TO_FEAST[str(c.dtype)])  # pyright: ignore[reportArgumentType]
+                    for c in view.join_keys
+                ],
+                ttl_seconds=view.ttl.total_seconds(),
+                features=[
+                    ViewFeature(name=c.name, dtype=ARROW_TO_FEAST[str(c.dtype)])  # pyright: ignore[reportArgumentType]
+                    for c in view.features
+                ],
+            )
+            for view in spec.views
+        ],
+        inputs=[
+            ModelInput(
+                name=i.name,
+                source=i.source,
+                kind=i.kind,
+                default=i.default,
+                vocabulary=vocabularies[i.name] if i.kind == "category" else None,
+            )
+            for i in spec.inputs
+        ],
+        metadata=dict(metadata),
+    )
+
+
+def vocabularies_of(spec: ModelSpec, rows: pa.Table) -> dict[str, list[str]]:
+    """The values of each category in some rows, sorted."""
+    return {
+        name: sorted(v for v in pc.unique(rows.column(name)).to_pylist() if v is not None)
+        for name in spec.categories
+    }
+
+
+def encode(manifest: Manifest, rows: pa.Table, label: str = "label") -> TrainingData:
+    """Rows with the inputs as columns, as the model's tensors.
+
+    Args:
+        manifest: Says order, defaults and vocabularies.
+        rows: Columns by input name, and the boolean label (false where there is none).
+    """
+    from flywheel_serving.features import Vectorizer
+
+    by_name = msgspec.structs.replace(
+        manifest,
+        inputs=[
+            msgspec.structs.replace(one, source=f"request:{one.name}") for one in manifest.inputs
+        ],
+        feature_views=[],
+    )
+    columns = {one.name: numpy_column(rows, one.name) for one in manifest.inputs}
+    instants = np.zeros(rows.num_rows)
+    matrix = Vectorizer(by_name).matrix(columns, {}, {}, instants)
+    known = (
+        pc.fill_null(rows.column(label), False).cast(pa.float32()).to_numpy()
+        if label in rows.column_names
+        else np.zeros(rows.num_rows, np.float32)
+    )
+    return TrainingData(
+        matrix.numeric,
+        matrix.categorical,
+        known,
+        tuple(one.name for one in manifest.numbers),
+        tuple(one.name for one in manifest.categories),
+        tuple(len(one.vocabulary or []) + 1 for one in manifest.categories),
+    )
+
+
+def numpy_column(rows: pa.Table, name: str) -> np.ndarray[Any, Any]:
+    """A column as float64 with NaN, or as objects with None."""
+    column = rows.column(name)
+    if pa.types.is_floating(column.type):
+        return column.to_numpy()
+    return np.array(column.to_pylist(), dtype=object)
+
+
+def transform_source(spec: ModelSpec) -> bytes | None:
+    """Source of the module that defines the request-time features."""
+    if spec.request_features is None:
+        return None
+    return Path(inspect.getfile(spec.request_features)).read_bytes()
+
+
+def training_window(spec: ModelSpec) -> timedelta:
+    """How far before its `as_of` day a training set reaches."""
+    return timedelta(days=spec.training_days)
+
+
+def _transformed(spec: ModelSpec, spine: pa.Table) -> list[Mapping[str, Any]]:
+    """The request-time features of every row, computed by the function that serving runs."""
+    if spec.request_features is None:
+        return []
+    return [spec.request_features(row) for row in spine.to_pylist()]

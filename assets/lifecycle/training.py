@@ -1,0 +1,361 @@
+"""Training set and model: what one would have trained on a given morning, from what was known."""
+
+import hashlib
+import json
+import math
+import tempfile
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from assets.authoring import trailing
+from assets.lifecycle import inputs
+from assets.lifecycle.names import Lifecycle
+from flywheel.model import ModelSpec
+from flywheel.training import TrainedModel, TrainingData, TrainingError
+from resources.feature_store import FeatureStore
+from resources.lakehouse import Lakehouse, Window, fingerprint
+from resources.registry import Registry, Run, Version
+
+if TYPE_CHECKING:
+    from flywheel_serving.bundle import Manifest
+
+PROBE_ROWS = 16
+VALIDATION_EVERY = 10
+
+PROFILE_FILE = "profile.json"
+
+
+def training_set(life: Lifecycle) -> dg.AssetsDefinition:
+    """The asset with the labelled cases of the rolling window before its `as_of` day."""
+    spec = life.spec
+
+    @dg.asset(
+        key=life.key("training_set"),
+        partitions_def=life.as_of,
+        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
+        deps=[
+            dg.AssetDep(
+                life.sibling(spec.spine.dataset.name),
+                partition_mapping=trailing(spec.training_days, until=-1),
+            ),
+            *(
+                dg.AssetDep(
+                    life.sibling(view.name),
+                    partition_mapping=trailing(
+                        spec.training_days + math.ceil(view.ttl / timedelta(days=1)), until=-1
+                    ),
+                )
+                for view in spec.views
+            ),
+        ],
+        io_manager_key="io_manager",
+        pool="training",
+        **life.facts(
+            "training_set",
+            f"The {spec.training_days} days before `as_of`: every case whose answer was known by "
+            f"then, with its inputs as they were known at its moment. The last "
+            f"{spec.holdout_days} days are held out.",
+            "iceberg",
+            "feast",
+        ),
+    )
+    def compute(
+        context: dg.AssetExecutionContext, lakehouse: Lakehouse, feature_store: FeatureStore
+    ) -> dg.Output[pa.Table]:
+        as_of = date.fromisoformat(context.partition_key)
+        cases = labelled_cases(spec, life.domain, as_of, lakehouse)
+        columns = inputs.input_values(spec, life.domain, cases, feature_store)
+        rows = _training_rows(spec, as_of, cases, columns)
+        held_out = pc.sum(pc.equal(rows.column("split"), inputs.HOLDOUT)).as_py() or 0
+        return dg.Output(
+            rows,
+            metadata={
+                "training_rows": rows.num_rows - held_out,
+                "holdout_rows": held_out,
+                "positive_share": pc.mean(rows.column("label").cast(pa.float64())).as_py(),
+                "input_snapshots": dg.MetadataValue.json(input_snapshots(life, lakehouse)),
+            },
+        )
+
+    return compute
+
+
+def model(life: Lifecycle) -> dg.AssetsDefinition:
+    """The asset that trains a version and registers it with its whole story."""
+    spec = life.spec
+
+    @dg.asset(
+        key=life.key("model"),
+        partitions_def=life.as_of,
+        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
+        ins={"training_set": dg.AssetIn(life.key("training_set"))},
+        code_version=spec.trainer.version,
+        pool="training",
+        **life.facts(
+            "model",
+            f"{spec.description}\n\nA version in the registry: an ONNX file with everything serving "
+            "needs, sealed with hashes.",
+            "mlflow",
+            "onnx",
+            "torch",
+        ),
+    )
+    def compute(
+        context: dg.AssetExecutionContext,
+        training_set: pa.Table,
+        lakehouse: Lakehouse,
+        registry: Registry,
+    ) -> dg.MaterializeResult[Any]:
+        identity = training_fingerprint(spec, training_set)
+        snapshots = input_snapshots(life, lakehouse)
+        snapshots[life.table("training_set")] = lakehouse.current_snapshot(
+            life.table("training_set")
+        )
+        tags = materialization_tags(context, life.key("model"))
+        with registry.run(spec.name, f"model {context.partition_key}", tags) as run:
+            version = registry.find(spec.name, identity)
+            if version is None:
+                trained, version = _train_and_register(
+                    life, context.partition_key, training_set, identity, registry, run, snapshots
+                )
+                plot = _training_plot(trained)
+                metrics = trained.metrics
+            else:
+                plot, metrics = {}, {}
+            run.log(tags={"model_version": version.number, "fingerprint": identity})
+            return dg.MaterializeResult(
+                data_version=dg.DataVersion(f"{spec.name}-v{version.number}"),
+                metadata={
+                    "model_version": int(version.number),
+                    "trained_now": bool(metrics),
+                    "mlflow_run": dg.MetadataValue.url(registry.run_url(run)),
+                    "git_commit": version.tags.get("git_commit", "unknown"),
+                    "input_snapshots": dg.MetadataValue.json(snapshots),
+                    **metrics,
+                    **plot,
+                },
+            )
+
+    return compute
+
+
+def labelled_cases(spec: ModelSpec, domain: str, as_of: date, lakehouse: Lakehouse) -> pa.Table:
+    """Cases of the training window whose answer was known before the `as_of` day began."""
+    spine = spec.spine
+    midnight = spec.calendar.midnight
+    start = as_of - inputs.training_window(spec)
+    by_day = spine.dataset.partition_by == spine.event_timestamp
+    window = Window(
+        spine.dataset.partition_by or spine.event_timestamp,
+        midnight(start) if by_day else start,
+        midnight(as_of) if by_day else as_of,
+    )
+    cases = lakehouse.read(f"{domain}.{spine.dataset.name}", window)
+    cut = pa.scalar(midnight(as_of), inputs.UTC_MICROSECONDS)
+    known = pc.and_(
+        pc.is_valid(cases.column(spine.label)),
+        pc.fill_null(pc.less(cases.column(spine.label_known_at), cut), False),
+    )
+    labelled = cases.filter(known)
+    if not labelled.num_rows:
+        raise TrainingError(
+            f"{spec.name}: no case with a known answer between {start} and {as_of}: materialize "
+            f"{domain}/{spine.dataset.name} for those days first"
+        )
+    return labelled
+
+
+def training_fingerprint(spec: ModelSpec, training_set: pa.Table) -> str:
+    """Identity of what a training would produce: rows, inputs, recipe, seed and transform."""
+    recipe = repr((spec.inputs, spec.trainer, spec.trainer.version, spec.seed, spec.drift))
+    digest = hashlib.sha256(fingerprint(training_set).encode())
+    digest.update(recipe.encode())
+    digest.update(inputs.transform_source(spec) or b"")
+    return digest.hexdigest()
+
+
+def split_rows(training_set: pa.Table, split: str) -> pa.Table:
+    """The rows to train on, or those held out."""
+    return training_set.filter(pc.equal(training_set.column("split"), split))
+
+
+def input_snapshots(life: Lifecycle, lakehouse: Lakehouse) -> dict[str, int]:
+    """Current snapshot of every table that a training reads."""
+    names = [life.spec.spine.dataset.name, *(view.name for view in life.spec.views)]
+    tables = [".".join(life.sibling(name).path) for name in names]
+    return {table: lakehouse.current_snapshot(table) for table in tables}
+
+
+def materialization_tags(context: dg.AssetExecutionContext, key: dg.AssetKey) -> dict[str, str]:
+    """What identifies this materialization in MLflow."""
+    return {
+        "dagster_run_id": context.run_id,
+        "asset": "/".join(key.path),
+        "partition": context.partition_key if context.has_partition_key else "",
+    }
+
+
+def _training_rows(
+    spec: ModelSpec, as_of: date, cases: pa.Table, columns: dict[str, pa.ChunkedArray]
+) -> pa.Table:
+    spine = spec.spine
+    first_held_out = spec.calendar.midnight(as_of - timedelta(days=spec.holdout_days))
+    when = cases.column(spine.event_timestamp)
+    held_out = pc.greater_equal(when, pa.scalar(first_held_out, inputs.UTC_MICROSECONDS))
+    rows = pa.table(
+        {
+            "as_of": pa.array([as_of] * cases.num_rows, pa.date32()),
+            "entity_id": cases.column(spine.entity_id).cast(pa.string()),
+            inputs.EVENT_TIMESTAMP: when,
+            "label": cases.column(spine.label),
+            "label_known_at": cases.column(spine.label_known_at),
+            "split": pc.if_else(held_out, inputs.HOLDOUT, inputs.TRAIN),
+            **columns,
+        }
+    )
+    return inputs.training_set_table(spec).conform(rows)
+
+
+def _train_and_register(
+    life: Lifecycle,
+    as_of: str,
+    training_set: pa.Table,
+    identity: str,
+    registry: Registry,
+    run: Run,
+    snapshots: dict[str, int],
+) -> tuple[TrainedModel, Version]:
+    """Fit, seal the bundle, upload it, and register it last."""
+    spec = life.spec
+    rows = split_rows(training_set, inputs.TRAIN)
+    number = registry.next_number(spec.name)
+    tags = run.client.get_run(run.run_id).data.tags
+    manifest = inputs.manifest_of(
+        spec,
+        life.domain,
+        number,
+        spec.calendar.midnight(date.fromisoformat(as_of)).isoformat(),
+        inputs.vocabularies_of(spec, rows),
+        {"as_of": as_of, "mlflow_run": run.run_id, "git_commit": tags["git_commit"]},
+    )
+    data = inputs.encode(manifest, rows)
+    day = _day_numbers(rows)
+    validation = day % VALIDATION_EVERY == day.max() % VALIDATION_EVERY
+    trained = spec.trainer.fit(data.rows(~validation), data.rows(validation), spec.seed)
+    run.log(
+        parameters={
+            "trainer": type(spec.trainer).__name__,
+            **{f"trainer.{name}": value for name, value in vars(spec.trainer).items()},
+            "seed": spec.seed,
+            "as_of": as_of,
+            "training_days": spec.training_days,
+            "holdout_days": spec.holdout_days,
+            "inputs": len(spec.inputs),
+        },
+        metrics={"training_rows": float(rows.num_rows), **trained.metrics},
+        curves=trained.curves,
+        tags={"input_snapshots": json.dumps(snapshots)},
+    )
+    _log_inputs(run, snapshots)
+    with tempfile.TemporaryDirectory(prefix=f"{spec.name}-") as folder:
+        bundle = _write_bundle(Path(folder) / "bundle", spec, manifest, trained, data, rows)
+        source = run.log_directory(bundle, "bundle")
+    version = registry.register(
+        spec.name,
+        number,
+        run,
+        source,
+        {
+            "fingerprint": identity,
+            "as_of": as_of,
+            "git_commit": tags["git_commit"],
+            "input_snapshots": json.dumps(snapshots),
+            "onnx_sha256": hashlib.sha256(trained.onnx).hexdigest(),
+        },
+    )
+    return trained, version
+
+
+def _write_bundle(
+    directory: Path,
+    spec: ModelSpec,
+    manifest: "Manifest",
+    trained: TrainedModel,
+    data: TrainingData,
+    rows: pa.Table,
+) -> Path:
+    """The deployed artifact: an MLflow ONNX model with transform, probe, profile and manifest."""
+    import mlflow.onnx
+    import numpy as np
+    import onnx
+    from flywheel_serving.bundle import Probe, seal, write_probe
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    from flywheel.drift import profile
+    from flywheel.onnx_runtime import predict
+
+    signature = ModelSignature(
+        inputs=Schema(
+            [
+                TensorSpec(np.dtype(np.float32), (-1, len(data.numbers)), "numeric"),
+                TensorSpec(np.dtype(np.int64), (-1, len(data.categories)), "categorical"),
+            ]
+        ),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1), "probability")]),
+    )
+    mlflow.onnx.save_model(
+        onnx.load_from_string(trained.onnx),
+        str(directory),
+        signature=signature,
+        pip_requirements=["onnxruntime"],
+        # The default moves the weights out of the object that is being saved.
+        save_as_external_data=False,
+    )
+    source = inputs.transform_source(spec)
+    if source is not None:
+        (directory / inputs.TRANSFORM_FILE).write_bytes(source)
+    probe = data.rows(np.linspace(0, len(data) - 1, PROBE_ROWS).astype(np.int64))
+    expected = predict((directory / "model.onnx").read_bytes(), probe)
+    write_probe(
+        directory,
+        Probe(
+            numeric=[[None if np.isnan(v) else float(v) for v in row] for row in probe.numeric],
+            categorical=probe.categorical.tolist(),
+            probability=[[float(p)] for p in expected],
+        ),
+    )
+    columns = {i.name: inputs.numpy_column(rows, i.name) for i in spec.inputs}
+    described = profile(columns, _day_numbers(rows), spec.drift.window_days)
+    (directory / PROFILE_FILE).write_text(json.dumps(described.as_json(), sort_keys=True))
+    seal(directory, manifest)
+    return directory
+
+
+def _log_inputs(run: Run, snapshots: dict[str, int]) -> None:
+    """Tell MLflow which snapshots were read, without reading them again."""
+    from mlflow.entities import Dataset, DatasetInput
+
+    run.client.log_inputs(
+        run.run_id,
+        [
+            DatasetInput(Dataset(name, str(snapshot), "iceberg", json.dumps({"table": name})))
+            for name, snapshot in snapshots.items()
+        ],
+    )
+
+
+def _day_numbers(rows: pa.Table) -> Any:
+    """int64 [n]: days since the epoch (UTC) of each case's moment."""
+    return rows.column(inputs.EVENT_TIMESTAMP).cast(pa.int64()).to_numpy() // 86_400_000_000
+
+
+def _training_plot(trained: TrainedModel) -> dict[str, Any]:
+    from flywheel.plots import training_curve
+
+    return {"training_curve": dg.MetadataValue.md(training_curve(trained.curves))}

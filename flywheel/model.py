@@ -1,0 +1,218 @@
+"""The declaration of a model: everything the lifecycle needs to know, and nothing it can derive.
+
+From one `ModelSpec` in a domain's folder `assets/lifecycle` makes the training set, the model, its
+evaluation, champion, deployment, predictions, drift and performance.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from flywheel.calendar import Calendar
+from flywheel.dataset import Dataset
+from flywheel.features import FeatureView
+from flywheel.gates import Gate
+from flywheel.trainers.baselines import Baseline
+from flywheel.training import Trainer
+
+RequestFeatures = Callable[[Mapping[str, Any]], Mapping[str, float | str | None]]
+
+
+class SpecError(ValueError):
+    """A `ModelSpec` contradicts itself; the message names the part and what to change."""
+
+
+@dataclass(frozen=True)
+class RequestField:
+    """One field of a request for a prediction; also a column of the spine dataset.
+
+    Attributes:
+        name: Field name.
+        dtype: `timestamp` fields carry an offset.
+        nullable: Whether it may be null or left out.
+    """
+
+    name: str
+    dtype: Literal["string", "float", "int", "timestamp"]
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Spine:
+    """The cases to predict: which rows there are, when each is asked, and what came of it.
+
+    Attributes:
+        dataset: The dataset with one row per case, in the model's own domain.
+        entity_id: Column that identifies a case.
+        event_timestamp: Column with the moment of the question; nothing known later may be used.
+        label: Boolean column, null while unknown or if there is none.
+        label_known_at: Column with the moment the label became known.
+        request: Columns that a client sends.
+    """
+
+    dataset: Dataset
+    entity_id: str
+    event_timestamp: str
+    label: str
+    label_known_at: str
+    request: tuple[RequestField, ...]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of the model.
+
+    Attributes:
+        name: Column of the training set.
+        source: `request:FIELD`, `transform:NAME`, `view:VIEW:FEATURE` or `age:VIEW` (minutes since
+            the feature row became true).
+        kind: Numbers may be missing; categories are learned from the training set.
+        default: Stands in for a missing value; None lets the model handle it as missing.
+    """
+
+    name: str
+    source: str
+    kind: Literal["number", "category"]
+    default: float | str | None = None
+
+
+@dataclass(frozen=True)
+class DriftPolicy:
+    """When what is served has moved away from what the champion was trained on.
+
+    A signal's threshold is the larger of `threshold` and `margin` times the greatest PSI that
+    blocks of the same length inside the training window show among themselves.
+
+    Attributes:
+        signals: Inputs that may trigger training. The others are measured and shown only.
+        window_days: Days of predictions that are compared.
+        min_rows: Below this many predictions there is no verdict.
+        threshold: Least PSI that counts (.25 is the usual "major shift", Siddiqi 2006).
+        margin: Times the greatest PSI within the training window.
+    """
+
+    signals: tuple[str, ...]
+    window_days: int = 7
+    min_rows: int = 1000
+    threshold: float = 0.25
+    margin: float = 1.0
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model and its life.
+
+    Attributes:
+        name: Unique name; asset names and the registry name derive from it.
+        description: What it predicts, for the catalog and the model's page.
+        owner: `team:...` or an e-mail address.
+        calendar: The days it lives through.
+        spine: The cases.
+        views: Feature views it reads.
+        inputs: Its inputs, in order.
+        trainer: What fits it.
+        baselines: Yardsticks whose scores are shown beside it, by name.
+        request_features: Function of the request alone, in a module that imports only the
+            standard library: the module's source travels in the bundle.
+        training_days: Length of the rolling window that ends with the `as_of` day.
+        holdout_days: The last days of that window, on which candidates are compared; no version
+            is trained on them.
+        seed: Seed of everything random.
+        gates: What a candidate must pass.
+        drift: When served data counts as drifted.
+        retrain_every_days: Longest time without training; None for no schedule.
+    """
+
+    name: str
+    description: str
+    owner: str
+    calendar: Calendar
+    spine: Spine
+    views: tuple[FeatureView, ...]
+    inputs: tuple[Input, ...]
+    trainer: Trainer
+    gates: tuple[Gate, ...]
+    drift: DriftPolicy
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
+    request_features: RequestFeatures | None = None
+    training_days: int = 59
+    holdout_days: int = 7
+    seed: int = 20130101
+    retrain_every_days: int | None = 28
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
+            raise SpecError(f"{self.name!r}: a model's name is lower_snake_case")
+        if not 0 < self.holdout_days < self.training_days:
+            raise SpecError(f"{self.name}: holdout_days must lie between 0 and training_days")
+        columns = {c.name for c in self.spine.dataset.columns}
+        spine = self.spine
+        for name in (
+            spine.entity_id, spine.event_timestamp, spine.label, spine.label_known_at,
+            *(f.name for f in spine.request),
+        ):  # fmt: skip
+            if name not in columns:
+                raise SpecError(
+                    f"{self.name}: the spine names {name!r}, which {spine.dataset.name} lacks; "
+                    f"it has {sorted(columns)}"
+                )
+        inputs = [i.name for i in self.inputs]
+        if repeated := {name for name in inputs if inputs.count(name) > 1}:
+            raise SpecError(f"{self.name}: inputs {sorted(repeated)} are declared twice")
+        for one in self.inputs:
+            self._check_source(one)
+        if unknown := set(self.drift.signals) - set(inputs):
+            raise SpecError(f"{self.name}: drift signals {sorted(unknown)} are not inputs")
+
+    def _check_source(self, one: Input) -> None:
+        kind, *rest = one.source.split(":")
+        views = {view.name: view.feature_names for view in self.views}
+        fields = [f.name for f in self.spine.request]
+        known = {
+            "request": len(rest) == 1 and rest[0] in fields,
+            "transform": len(rest) == 1 and self.request_features is not None,
+            "view": len(rest) == 2 and rest[1] in views.get(rest[0], []),
+            "age": len(rest) == 1 and rest[0] in views,
+        }
+        if not known.get(kind, False):
+            raise SpecError(
+                f"{self.name}: input {one.name!r} has source {one.source!r}, which is not one of "
+                f"request:{fields}, transform:NAME, view:VIEW:FEATURE, age:VIEW with {views}"
+            )
+
+    @property
+    def numbers(self) -> list[str]:
+        """Names of the numeric inputs, in order."""
+        return [i.name for i in self.inputs if i.kind == "number"]
+
+    @property
+    def categories(self) -> list[str]:
+        """Names of the categorical inputs, in order."""
+        return [i.name for i in self.inputs if i.kind == "category"]
+
+
+def view_inputs(view: FeatureView, *, age: bool = False, only: Sequence[str] = ()) -> list[Input]:
+    """All features of a view (or `only` some) as numeric inputs named `view__feature`."""
+    inputs = [
+        Input(f"{view.name}__{name}", f"view:{view.name}:{name}", "number")
+        for name in (only or view.feature_names)
+    ]
+    if age:
+        inputs.append(Input(f"{view.name}__age", f"age:{view.name}", "number"))
+    return inputs
+
+
+def as_instant(text: str) -> datetime:
+    """An RFC 3339 text as an aware datetime.
+
+    Raises:
+        ValueError: The text has no offset.
+    """
+    instant = datetime.fromisoformat(text)
+    if instant.tzinfo is None:
+        raise ValueError(f"{text!r} has no UTC offset; write e.g. 2013-03-01T08:15:00-05:00")
+    return instant

@@ -1,0 +1,92 @@
+"""The pictures in the Dagster metadata: small PNGs, embedded in Markdown."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flywheel.evaluation import calibration, roc_curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
+
+# Okabe and Ito's palette, readable with any colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def training_curve(curves: Mapping[str, Sequence[float]]) -> str:
+    """Loss per epoch, one line a curve."""
+    figure, axes = _figure(4.6)
+    for colour, (name, values) in zip(COLOURS, curves.items(), strict=False):
+        axes.plot(range(1, len(values) + 1), values, "o-", color=colour, label=name, markersize=4)
+    axes.set(xlabel="epoch", ylabel="log-loss (nats)", title="Training")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False)
+    return _markdown(figure, "training curve")
+
+
+def roc(label: ArrayLike, predictions: Mapping[str, ArrayLike], scores: Mapping[str, float]) -> str:
+    """ROC curves of several models on the same cases; `scores` are their AUC for the legend."""
+    figure, axes = _figure(4.6)
+    for colour, (name, probability) in zip(COLOURS, predictions.items(), strict=False):
+        axes.plot(*roc_curve(label, probability), color=colour, label=f"{name}  {scores[name]:.3f}")
+    axes.plot([0, 1], [0, 1], ":", color="grey", linewidth=1)
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC (AUC)")
+    axes.legend(frameon=False, loc="lower right")
+    return _markdown(figure, "ROC curve")
+
+
+def reliability(label: ArrayLike, predictions: Mapping[str, ArrayLike]) -> str:
+    """Predicted against observed, in equally filled bins."""
+    figure, axes = _figure(4.6)
+    for colour, (name, probability) in zip(COLOURS, predictions.items(), strict=False):
+        table = calibration(label, probability)
+        axes.plot(table.predicted, table.observed, "o-", color=colour, label=name, markersize=4)
+    axes.plot([0, 1], [0, 1], ":", color="grey", linewidth=1)
+    axes.set(xlabel="predicted probability", ylabel="observed share", title="Calibration")
+    axes.legend(frameon=False)
+    return _markdown(figure, "calibration")
+
+
+def bars_against_limit(
+    values: Mapping[str, float], limits: Mapping[str, float], *, title: str, unit: str
+) -> str:
+    """Horizontal bars, the largest on top, red where they pass their limit (a tick)."""
+    names = sorted(values, key=lambda name: values[name])
+    figure, axes = _figure(7.0, height=0.9 + 0.24 * len(names))
+    over = [name in limits and values[name] > limits[name] for name in names]
+    watched = [name in limits for name in names]
+    colours = ["#D55E00" if o else "#0072B2" if w else "#BBBBBB" for o, w in zip(over, watched, strict=True)]
+    places = np.arange(len(names))
+    axes.barh(places, [values[name] for name in names], color=colours, height=0.7)
+    for place, name in enumerate(names):
+        if name in limits:
+            axes.plot([limits[name]] * 2, [place - 0.4, place + 0.4], color="black", linewidth=1.5)
+    axes.set_yticks(places, names, fontsize=7)
+    axes.set(xlabel=unit, title=title)
+    return _markdown(figure, title)
+
+
+def _figure(width: float, height: float = 3.6) -> tuple[Figure, Axes]:
+    # The object interface: pyplot would keep global state and pick a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=80, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _markdown(figure: Figure, alternative: str) -> str:
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, format="png")
+        encoded = base64.b64encode(buffer.getvalue()).decode()
+    return f"![{alternative}](data:image/png;base64,{encoded})"

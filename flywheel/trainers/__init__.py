@@ -1,0 +1,1 @@
+"""The trainers that come with Flywheel; a domain may bring its own."""

@@ -1,0 +1,35 @@
+"""The resources of the code location, from the settings."""
+
+from typing import Any
+
+from flywheel.settings import Settings
+from resources.feature_store import FeatureStore
+from resources.lakehouse import IcebergIOManager, Lakehouse
+from resources.registry import Registry
+from resources.serving import Serving
+
+
+def default_resources(settings: Settings) -> dict[str, Any]:
+    """Every resource by key."""
+    lakehouse = Lakehouse(catalog_uri=settings.lake_catalog_uri, warehouse=settings.lake_warehouse)
+    return {
+        "lakehouse": lakehouse,
+        "io_manager": IcebergIOManager(lakehouse=lakehouse),
+        "feature_store": FeatureStore(
+            registry=f"sqlite:///{settings.feast}/registry.db",
+            online_store=str(settings.online_store),
+            catalog_uri=lakehouse.catalog_uri,
+            warehouse=lakehouse.warehouse,
+        ),
+        "registry": Registry(
+            tracking_uri=settings.tracking_uri,
+            artifact_root=settings.artifacts,
+            ui_url=settings.mlflow_url,
+            bundle_cache=str(settings.folder("bundles")),
+        ),
+        "serving": Serving(
+            url=settings.gateway_url,
+            spool=str(settings.spool),
+            admin_token=settings.admin_token,
+        ),
+    }

@@ -1,0 +1,1 @@
+"""What starts work. The decisions are made in `flywheel.triggers`."""
