@@ -177,7 +177,8 @@ def _table_asset(
         check = dg.AssetCheckResult(
             check_name=CONTRACT_CHECK,
             passed=not violations,
-            metadata={f"{v.column}: {v.rule}": v.rows for v in violations} | {"rows": rows.num_rows},
+            metadata={f"{v.column}: {v.rule}": v.rows for v in violations}
+            | {"rows": rows.num_rows},
         )
         if violations:
             yield check

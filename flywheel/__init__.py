@@ -1,0 +1,1 @@
+"""The library: plain Python and Arrow, without Dagster and without I/O frameworks."""

@@ -56,7 +56,9 @@ def status() -> None:
     for name in plans(Settings()):
         service = running.get(name)
         state = "down" if service is None else "up" if service.healthy else "starting"
-        table.add_row(name, state, service.url if service else "", str(services.logs / f"{name}.log"))
+        table.add_row(
+            name, state, service.url if service else "", str(services.logs / f"{name}.log")
+        )
     console.print(table)
     if any(not service.healthy for service in running.values()):
         raise typer.Exit(1)

@@ -83,7 +83,7 @@ class Dataset:
         Descriptions are field metadata (`doc`), key and partition column schema metadata, so that
         a table on its way to the lakehouse says of itself how it is to be stored.
         """
-        metadata = {"flywheel.key": ",".join(self.key)}
+        metadata: dict[str | bytes, str | bytes] = {"flywheel.key": ",".join(self.key)}
         if self.partition_by:
             metadata["flywheel.partition_by"] = self.partition_by
         return pa.schema(
@@ -144,7 +144,7 @@ class Dataset:
 
 
 def columns(*declared: tuple[str, pa.DataType, str] | Column) -> tuple[Column, ...]:
-    """Shorthand for nullable columns: `(name, dtype, description)` triples beside full `Column`s."""
+    """Shorthand: `(name, dtype, description)` triples of nullable columns beside `Column`s."""
     return tuple(c if isinstance(c, Column) else Column(*c) for c in declared)
 
 

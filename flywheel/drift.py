@@ -49,7 +49,7 @@ class InputProfile:
         Args:
             values: float64 [n] with NaN, or object [n] of text with None.
         """
-        if self.vocabulary:
+        if values.dtype == object:
             places = {value: place for place, value in enumerate(self.vocabulary)}
             last = len(self.vocabulary)
             codes = np.fromiter((places.get(v, last) for v in values), np.int64, len(values))
@@ -121,13 +121,15 @@ class DriftReport:
 
     Attributes:
         rows: Predictions in the window.
+        days: Days of the window on which something was served.
         psi: By input.
         limits: Threshold by signal.
         drifted: Signals above their threshold, the worst first; empty when there is no verdict.
-        enough: Whether the window holds enough predictions for a verdict.
+        enough: Whether the window is full and holds enough predictions for a verdict.
     """
 
     rows: int
+    days: int
     psi: Mapping[str, float]
     limits: Mapping[str, float]
     drifted: tuple[str, ...]
@@ -136,7 +138,7 @@ class DriftReport:
     def sentence(self) -> str:
         """The verdict in words."""
         if not self.enough:
-            return f"{self.rows} predictions are too few for a verdict"
+            return f"{self.rows} predictions on {self.days} days are too few for a verdict"
         if not self.drifted:
             return f"no signal drifted over {self.rows} predictions"
         told = ", ".join(
@@ -150,6 +152,7 @@ class DriftReport:
 def compare(
     reference: Profile,
     columns: Mapping[str, NDArray[Any]],
+    days: int,
     *,
     signals: tuple[str, ...],
     threshold: float,
@@ -161,6 +164,8 @@ def compare(
     Args:
         reference: Profile of the training window.
         columns: The inputs as served, as for `profile`.
+        days: Days on which they were served; fewer than the reference's blocks have give no
+            verdict, because a short window always looks unusual.
         signals: Inputs that count for the verdict.
         threshold: Least PSI that counts.
         margin: Times the greatest PSI inside the training window.
@@ -177,10 +182,10 @@ def compare(
         for name in signals
         if name in reference.inputs
     }
-    enough = rows >= min_rows
+    enough = rows >= min_rows and days >= reference.block_days
     over = [name for name in limits if enough and psi[name] > limits[name]]
     drifted = tuple(sorted(over, key=lambda name: psi[name] / limits[name], reverse=True))
-    return DriftReport(rows, psi, limits, drifted, enough)
+    return DriftReport(rows, days, psi, limits, drifted, enough)
 
 
 def _profile(values: NDArray[Any], day: NDArray[np.int64], block_days: int) -> InputProfile:

@@ -74,7 +74,9 @@ class BeatsChampion:
             f"{contest.candidate.rows} cases: {better} by {abs(gain):.4f}"
             + (f", asked for {self.margin:.4f}" if self.margin else "")
         )
-        return Verdict(name, passed, sentence, {"candidate": ours, "champion": theirs, "gain": gain})
+        return Verdict(
+            name, passed, sentence, {"candidate": ours, "champion": theirs, "gain": gain}
+        )
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class DriftPolicy:
     Attributes:
         signals: Inputs that may trigger training. The others are measured and shown only.
         window_days: Days of predictions that are compared.
-        min_rows: Below this many predictions there is no verdict.
+        min_rows: Below this many predictions, or before the window is full, there is no verdict.
         threshold: Least PSI that counts (.25 is the usual "major shift", Siddiqi 2006).
         margin: Times the greatest PSI within the training window.
     """

@@ -30,14 +30,19 @@ def predict(onnx: bytes, data: TrainingData, batch: int = 8192) -> NDArray[np.fl
     session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     wanted = {one.name for one in session.get_inputs()}
     parts = [
-        session.run(
-            ["probability"],
-            {
-                name: tensor[start : start + batch]
-                for name, tensor in (("numeric", data.numeric), ("categorical", data.categorical))
-                if name in wanted
-            },
-        )[0][:, 0]
+        np.asarray(
+            session.run(
+                ["probability"],
+                {
+                    name: tensor[start : start + batch]
+                    for name, tensor in (
+                        ("numeric", data.numeric),
+                        ("categorical", data.categorical),
+                    )
+                    if name in wanted
+                },
+            )[0]
+        )[:, 0]
         for start in range(0, len(data), batch)
     ]
     return np.concatenate(parts) if parts else np.empty(0, np.float32)

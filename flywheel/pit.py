@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
@@ -44,7 +43,7 @@ def entity_codes(
             [*left.column(name).cast(dtype).chunks, *right.column(name).chunks], type=dtype
         )
         encoded = both.combine_chunks().dictionary_encode()
-        indices = pc.fill_null(encoded.indices, 0).to_numpy(zero_copy_only=False)
+        indices = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
         null |= both.is_null().to_numpy()
         # Dense again after each column, so that many join keys cannot overflow.
         paired = code * max(len(encoded.dictionary), 1) + indices

@@ -26,7 +26,7 @@ def training_curve(curves: Mapping[str, Sequence[float]]) -> str:
     for colour, (name, values) in zip(COLOURS, curves.items(), strict=False):
         axes.plot(range(1, len(values) + 1), values, "o-", color=colour, label=name, markersize=4)
     axes.set(xlabel="epoch", ylabel="log-loss (nats)", title="Training")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xticks(range(1, 1 + max(len(values) for values in curves.values())))
     axes.legend(frameon=False)
     return _markdown(figure, "training curve")
 
@@ -62,7 +62,10 @@ def bars_against_limit(
     figure, axes = _figure(7.0, height=0.9 + 0.24 * len(names))
     over = [name in limits and values[name] > limits[name] for name in names]
     watched = [name in limits for name in names]
-    colours = ["#D55E00" if o else "#0072B2" if w else "#BBBBBB" for o, w in zip(over, watched, strict=True)]
+    colours = [
+        "#D55E00" if o else "#0072B2" if w else "#BBBBBB"
+        for o, w in zip(over, watched, strict=True)
+    ]
     places = np.arange(len(names))
     axes.barh(places, [values[name] for name in names], color=colours, height=0.7)
     for place, name in enumerate(names):

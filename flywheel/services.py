@@ -1,7 +1,7 @@
 """The servers of the laptop: started in the background, found again, and stopped by their own pid.
 
-A service is remembered by pid and start time in `services.json`, so a pid that was given to somebody
-else is never touched.
+A service is remembered by pid and start time in `services.json`, so a pid that was given to
+somebody else is never touched.
 """
 
 from __future__ import annotations

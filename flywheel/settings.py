@@ -23,14 +23,26 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FLYWHEEL_", frozen=True)
 
-    home: Path = Field(ROOT / ".flywheel", description="Folder of all local state.")
-    catalog_uri: str | None = Field(None, description="Iceberg SQL catalog; default SQLite in home.")
-    warehouse: str | None = Field(None, description="Iceberg warehouse; default a folder in home.")
-    mlflow_uri: str | None = Field(None, description="MLflow tracking; default SQLite in home.")
-    gateway_url: str = Field("", description="The serving gateway; default: the one `up` started.")
-    mlflow_url: str = Field("", description="The MLflow UI; default: the one `up` started.")
-    admin_token: str | None = Field(None, description="Bearer token of the gateway's admin calls.")
-    triton_venv: Path = Field(ROOT / ".venv-triton", description="Environment with Triton's wheel.")
+    home: Path = Field(default=ROOT / ".flywheel", description="Folder of all local state.")
+    catalog_uri: str | None = Field(
+        default=None, description="Iceberg SQL catalog; default SQLite in home."
+    )
+    warehouse: str | None = Field(
+        default=None, description="Iceberg warehouse; default a folder in home."
+    )
+    mlflow_uri: str | None = Field(
+        default=None, description="MLflow tracking; default SQLite in home."
+    )
+    gateway_url: str = Field(
+        default="", description="The serving gateway; default: the one `up` started."
+    )
+    mlflow_url: str = Field(default="", description="The MLflow UI; default: the one `up` started.")
+    admin_token: str | None = Field(
+        default=None, description="Bearer token of the gateway's admin calls."
+    )
+    triton_venv: Path = Field(
+        default=ROOT / ".venv-triton", description="Environment with Triton's wheel."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -109,6 +109,9 @@ def last_value(
         The minute it became known (int64 [m], -1 where there is none) and the values
         (float64 [m], NaN where there is none). Among equal minutes the last in input order wins.
     """
+    if not len(evidence.key):
+        nothing = np.full(len(key), np.nan)
+        return np.full(len(key), -1, dtype=np.int64), dict.fromkeys(evidence.values, nothing)
     packed = _pack(evidence.key, evidence.known_at)
     order = np.argsort(packed, kind="stable")
     position = np.searchsorted(packed[order], _pack(key, minute), side="right") - 1

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -56,10 +57,19 @@ class TrainingData:
         """Refuse data that no model can learn from.
 
         Raises:
-            TrainingError: No rows, or only one class.
+            TrainingError: No rows, a label that is none, an infinite number, or only one class.
         """
         if not len(self):
             raise TrainingError("the training window holds no labelled case")
+        if strange := int((~np.isin(self.label, (0, 1))).sum()):
+            raise TrainingError(
+                f"{strange} of {len(self)} labels are neither 0 nor 1; leave cases without an "
+                "answer out of the training set"
+            )
+        infinite = np.isinf(self.numeric).any(axis=0)
+        if infinite.any():
+            names = [name for name, bad in zip(self.numbers, infinite, strict=True) if bad]
+            raise TrainingError(f"inputs {names} hold infinite values; make them null or finite")
         positives = int(self.label.sum())
         if positives in (0, len(self)):
             raise TrainingError(

@@ -61,12 +61,12 @@ def newest_evidence(
 def trained_days(life: Lifecycle, instance: dg.DagsterInstance) -> set[date]:
     """Days for which a training run exists, whatever became of it."""
     runs = instance.get_runs(dg.RunsFilter(tags={"flywheel/model": life.spec.name}))
-    return {date.fromisoformat(r.tags["flywheel/as_of"]) for r in runs if "flywheel/as_of" in r.tags}
+    return {
+        date.fromisoformat(r.tags["flywheel/as_of"]) for r in runs if "flywheel/as_of" in r.tags
+    }
 
 
-def training_schedule(
-    life: Lifecycle, job: UnresolvedAssetJobDefinition
-) -> dg.ScheduleDefinition:
+def training_schedule(life: Lifecycle, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
     """Train when the champion has grown old, whatever drift says."""
 
     @dg.schedule(

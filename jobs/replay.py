@@ -1,8 +1,8 @@
-"""Replay a past day as if it were today: events reach the online store as they happen, and every
-case is asked about at its own moment, through the gateway.
+"""Replay a past day as if it were today.
 
-This stands in for the outside world. It reads what the features' assets have computed and pushes
-exactly those rows, so what is served is what training will later see.
+Events reach the online store as they happen, and every case is asked about at its own moment,
+through the gateway. This stands in for the outside world. It reads what the features' assets have
+computed and pushes exactly those rows, so what is served is what training will later see.
 """
 
 import bisect
@@ -34,7 +34,7 @@ class Feed:
         self.times = [row["event_timestamp"] for row in self.rows]
 
     def until(self, moment: Any) -> list[dict[str, Any]]:
-        """The rows since the last call with their event at or before `moment`: each key's newest."""
+        """The newest row of each key among those that came up to `moment` since the last call."""
         stop = bisect.bisect_right(self.times, moment)
         keys = self.view.key_names
         newest = {tuple(row[k] for k in keys): row for row in self.rows[self.pushed : stop]}
@@ -48,7 +48,7 @@ def replay(
     lakehouse: Lakehouse,
     feature_store: FeatureStore,
     serving: Serving,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None],
 ) -> int:
     """Live through one day; returns the number of requests answered.
 

@@ -45,9 +45,7 @@ class FeatureStore(dg.ConfigurableResource):
         store.apply([*entities.values(), *(self._compile(domain, v, entities) for v in views)])
         return store
 
-    def historical(
-        self, domain: str, views: Sequence[FeatureView], spine: pa.Table
-    ) -> pa.Table:
+    def historical(self, domain: str, views: Sequence[FeatureView], spine: pa.Table) -> pa.Table:
         """Every feature of the views as it was known at each row's `event_timestamp`.
 
         Args:
@@ -70,7 +68,7 @@ class FeatureStore(dg.ConfigurableResource):
     def materialize(
         self, domain: str, views: Sequence[FeatureView], start: datetime, end: datetime
     ) -> None:
-        """Write the newest row of each entity with its event in [start, end] to the online store."""
+        """Put the newest row of each entity, with its event in [start, end], online."""
         store = self.apply(domain, views)
         store.materialize(
             start, end, feature_views=[v.name for v in views], disable_event_timestamp=False
@@ -89,7 +87,7 @@ class FeatureStore(dg.ConfigurableResource):
         store = self.store(domain)
         store._get_provider().online_write_batch(  # noqa: SLF001 - the public write wants a frame
             store.config,
-            _feast_view(domain, view.name, store),
+            _feast_view(view.name, store),
             list(_protos(view, rows)),
             None,
         )
@@ -156,7 +154,7 @@ def _store(
 
 
 @lru_cache(maxsize=64)
-def _feast_view(domain: str, name: str, store: feast.FeatureStore) -> feast.FeatureView:
+def _feast_view(name: str, store: feast.FeatureStore) -> feast.FeatureView:
     return store.get_feature_view(name)
 
 

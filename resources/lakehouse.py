@@ -140,9 +140,7 @@ class Lakehouse(dg.ConfigurableResource):
                 table.overwrite(rows, _expression(window), snapshot_properties=summary)
             else:
                 table.overwrite(rows, snapshot_properties=summary)
-        return Written(
-            _snapshot_of(table, digest), rows.num_rows, _total_rows(table), changed
-        )
+        return Written(_snapshot_of(table, digest), rows.num_rows, _total_rows(table), changed)
 
     def _ensure(self, name: str, schema: "pa.Schema") -> "Table":
         """The table, created with the schema's partitioning and key if it is new."""

@@ -33,7 +33,6 @@ from resources.lakehouse import Lakehouse
 EVENT_TIMESTAMP = "event_timestamp"
 
 
-
 class IcebergOfflineStoreConfig(FeastConfigBaseModel):
     """Where the lakehouse is."""
 

@@ -150,7 +150,9 @@ class Registry(dg.ConfigurableResource):
         numbers = [int(v.number) for v in self.versions(model)]
         return str(max(numbers, default=0) + 1)
 
-    def register(self, model: str, number: str, run: Run, source: str, tags: Mapping[str, str]) -> Version:
+    def register(
+        self, model: str, number: str, run: Run, source: str, tags: Mapping[str, str]
+    ) -> Version:
         """Register an uploaded bundle as version `number`.
 
         Raises:

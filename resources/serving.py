@@ -1,6 +1,7 @@
 """The serving gateway, as seen from the assets."""
 
 import dagster as dg
+
 from flywheel_serving.client import ServingClient
 
 

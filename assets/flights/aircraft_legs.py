@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from assets.authoring import AssetContext, feature_view, trailing
 from assets.flights.delays import feature_rows, key_codes, minutes
 from assets.flights.year import YEAR

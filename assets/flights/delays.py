@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from assets.flights.departures import LATE_MINUTES
 from flywheel.dataset import Column
 from flywheel.features import number
@@ -129,6 +130,8 @@ def feature_rows(
 ) -> pd.DataFrame:
     """Put keys, features and times together; usable from the minute after the evidence."""
     usable = instants(minute + 1)
-    return keys.iloc[key].reset_index(drop=True).assign(
-        **features, event_timestamp=usable, created_timestamp=usable
+    return (
+        keys.iloc[key]
+        .reset_index(drop=True)
+        .assign(**features, event_timestamp=usable, created_timestamp=usable)
     )

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from assets.authoring import AssetContext, feature_view, trailing
 from assets.flights.delays import HOUR, feature_rows, key_codes, minutes, window_name
 from assets.flights.year import YEAR

@@ -15,6 +15,10 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from flywheel.dataset import UTC_MICROSECONDS, Column, Dataset, required
+from flywheel.model import ModelSpec
+from flywheel.training import TrainingData
 from flywheel_serving.bundle import (
     FeatureView,
     JoinKey,
@@ -24,10 +28,6 @@ from flywheel_serving.bundle import (
     RequestSchema,
     ViewFeature,
 )
-
-from flywheel.dataset import UTC_MICROSECONDS, Column, Dataset, required
-from flywheel.model import ModelSpec
-from flywheel.training import TrainingData
 from resources.feature_store import FeatureStore
 
 EVENT_TIMESTAMP = "event_timestamp"
@@ -167,12 +167,12 @@ def vocabularies_of(spec: ModelSpec, rows: pa.Table) -> dict[str, list[str]]:
     }
 
 
-def encode(manifest: Manifest, rows: pa.Table, label: str = "label") -> TrainingData:
+def encode(manifest: Manifest, rows: pa.Table) -> TrainingData:
     """Rows with the inputs as columns, as the model's tensors.
 
     Args:
         manifest: Says order, defaults and vocabularies.
-        rows: Columns by input name, and the boolean label (false where there is none).
+        rows: Columns by input name, and `label`.
     """
     from flywheel_serving.features import Vectorizer
 
@@ -186,15 +186,10 @@ def encode(manifest: Manifest, rows: pa.Table, label: str = "label") -> Training
     columns = {one.name: numpy_column(rows, one.name) for one in manifest.inputs}
     instants = np.zeros(rows.num_rows)
     matrix = Vectorizer(by_name).matrix(columns, {}, {}, instants)
-    known = (
-        pc.fill_null(rows.column(label), False).cast(pa.float32()).to_numpy()
-        if label in rows.column_names
-        else np.zeros(rows.num_rows, np.float32)
-    )
     return TrainingData(
         matrix.numeric,
         matrix.categorical,
-        known,
+        rows.column("label").cast(pa.float32()).to_numpy(),
         tuple(one.name for one in manifest.numbers),
         tuple(one.name for one in manifest.categories),
         tuple(len(one.vocabulary or []) + 1 for one in manifest.categories),

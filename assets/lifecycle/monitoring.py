@@ -58,7 +58,9 @@ def drift_table(spec: ModelSpec) -> Dataset:
         columns=columns(
             required("day", pa.date32(), "Last day of the window."),
             required("input", pa.string(), "Model input."),
-            required("psi", pa.float64(), "Population stability index against the training window."),
+            required(
+                "psi", pa.float64(), "Population stability index against the training window."
+            ),
             ("limit", pa.float64(), "Threshold; null for inputs that cannot trigger training."),
             required("drifted", pa.bool_(), "Over its threshold, on enough predictions."),
             required("rows", pa.int64(), "Predictions in the window."),
@@ -95,7 +97,6 @@ def predictions(life: Lifecycle) -> dg.AssetsDefinition:
         io_manager_key="io_manager",
         pool="lakehouse",
         **life.facts(
-            "predictions",
             "Every answered request of the day, with the inputs that were used, from the gateway's "
             "durable log; joined with what came of it, as far as that is known.",
             "iceberg",
@@ -107,7 +108,9 @@ def predictions(life: Lifecycle) -> dg.AssetsDefinition:
         start, end = AssetContext(context).instants
         table = predictions_table(spec)
         logged = _logged(spec, Path(serving.spool), start, end)
-        earlier = _earlier(lakehouse, life.table("predictions"), Window("event_timestamp", start, end))
+        earlier = _earlier(
+            lakehouse, life.table("predictions"), Window("event_timestamp", start, end)
+        )
         rows = {row["request_id"]: row for row in [*earlier, *logged]}
         answers = pa.Table.from_pylist(list(rows.values()), schema=table.schema)
         answers = _with_outcomes(life, lakehouse, answers, start, end)
@@ -146,7 +149,6 @@ def drift(life: Lifecycle) -> dg.AssetsDefinition:
         io_manager_key="io_manager",
         pool="lakehouse",
         **life.facts(
-            "drift",
             f"Population stability of every input over the last {policy.window_days} days of "
             "predictions against the champion's training window. Signals that may trigger training "
             f"have a threshold: {', '.join(policy.signals)}.",
@@ -211,12 +213,11 @@ def performance(life: Lifecycle) -> dg.AssetsDefinition:
         io_manager_key="io_manager",
         pool="lakehouse",
         **life.facts(
-            "performance",
             "Scores of the day's predictions, once their outcomes are known, by version.",
             "iceberg",
         ),
     )
-    def compute(context: dg.AssetExecutionContext, predictions: pa.Table) -> dg.Output[pa.Table]:
+    def compute(predictions: pa.Table) -> dg.Output[pa.Table]:
         from flywheel.plots import reliability
 
         table = performance_table(spec)
@@ -277,7 +278,8 @@ def _with_outcomes(
     )
     cases = lakehouse.read(".".join(life.sibling(spine.dataset.name).path), window)
     places = pc.index_in(
-        answers.column("entity_id"), cases.column(spine.entity_id).cast(pa.string()).combine_chunks()
+        answers.column("entity_id"),
+        cases.column(spine.entity_id).cast(pa.string()).combine_chunks(),
     )
     for name, column in (("label", spine.label), ("label_known_at", spine.label_known_at)):
         index = answers.schema.get_field_index(name)
@@ -303,9 +305,11 @@ def _drift_of_day(
     bundle = registry.bundle({v.number: v for v in registry.versions(spec.name)}[version])
     reference = Profile.from_json(json.loads((bundle / PROFILE_FILE).read_text()))
     values = {i.name: inputs.numpy_column(window, i.name) for i in spec.inputs}
+    served_days = {spec.calendar.day_of(t) for t in window.column("event_timestamp").to_pylist()}
     return version, compare(
         reference,
         values,
+        len(served_days),
         signals=policy.signals,
         threshold=policy.threshold,
         margin=policy.margin,

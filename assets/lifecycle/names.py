@@ -50,7 +50,7 @@ class Lifecycle:
             )
         )
 
-    def facts(self, step: str, description: str, *kinds: str) -> dict[str, Any]:
+    def facts(self, description: str, *kinds: str) -> dict[str, Any]:
         """Catalog facts for `dg.AssetSpec` and the asset decorators."""
         return {
             "group_name": self.domain,

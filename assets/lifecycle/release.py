@@ -57,7 +57,6 @@ def evaluation(life: Lifecycle) -> dg.AssetsDefinition:
         io_manager_key="io_manager",
         pool="training",
         **life.facts(
-            "evaluation",
             f"Candidate, champion and baselines on the last {spec.holdout_days} days before "
             "`as_of`, which no version was trained on.",
             "iceberg",
@@ -108,7 +107,7 @@ def evaluation(life: Lifecycle) -> dg.AssetsDefinition:
                 "passed": all(v.passed for v in verdicts),
                 "verdict": dg.MetadataValue.md(_verdict_table(verdicts)),
                 "scores": dg.MetadataValue.md(_score_table(scores, versions)),
-                **{metric: value for metric, value in scores[CANDIDATE].as_dict().items()},
+                **scores[CANDIDATE].as_dict(),
                 **_plots(label, predictions, scores),
             },
         )
@@ -117,7 +116,7 @@ def evaluation(life: Lifecycle) -> dg.AssetsDefinition:
 
 
 def champion(life: Lifecycle) -> dg.AssetsDefinition:
-    """The asset that crowns the newest candidate if it passes every gate, and else yields nothing."""
+    """The asset that crowns the newest candidate that passes every gate, or yields nothing."""
     spec = life.spec
 
     @dg.multi_asset(
@@ -125,10 +124,11 @@ def champion(life: Lifecycle) -> dg.AssetsDefinition:
         specs=[
             dg.AssetSpec(
                 life.key("champion"),
-                deps=[dg.AssetDep(life.key("evaluation"), partition_mapping=dg.AllPartitionMapping())],
+                deps=[
+                    dg.AssetDep(life.key("evaluation"), partition_mapping=dg.AllPartitionMapping())
+                ],
                 skippable=True,
                 **life.facts(
-                    "champion",
                     "The version that is to serve. A candidate that does not pass leaves it as it "
                     "is, and the run stays green.",
                     "mlflow",
@@ -189,7 +189,6 @@ def deployment(life: Lifecycle) -> dg.AssetsDefinition:
         retry_policy=dg.RetryPolicy(max_retries=3, delay=5, backoff=dg.Backoff.EXPONENTIAL),
         pool="promotion",
         **life.facts(
-            "deployment",
             "The champion behind Triton: loaded, warmed and probed before it gets traffic; the "
             "version before it stays loaded.",
             "triton",
@@ -247,9 +246,8 @@ def _predictions(
     registry: Registry,
 ) -> dict[str, np.ndarray]:
     """Probabilities of the held-out cases by contestant."""
-    from flywheel_serving.bundle import open_bundle
-
     from flywheel.onnx_runtime import predict
+    from flywheel_serving.bundle import open_bundle
 
     def serve(version: Version) -> np.ndarray:
         bundle = open_bundle(registry.bundle(version))
@@ -296,7 +294,9 @@ def _words(verdicts: list[Verdict]) -> dict[str, str]:
 
 def _verdict_table(verdicts: list[Verdict]) -> str:
     lines = ["| gate | verdict | because |", "|---|---|---|"]
-    lines += [f"| {v.gate} | {'pass' if v.passed else '**fail**'} | {v.sentence} |" for v in verdicts]
+    lines += [
+        f"| {v.gate} | {'pass' if v.passed else '**fail**'} | {v.sentence} |" for v in verdicts
+    ]
     return "\n".join(lines)
 
 

@@ -56,7 +56,6 @@ def training_set(life: Lifecycle) -> dg.AssetsDefinition:
         io_manager_key="io_manager",
         pool="training",
         **life.facts(
-            "training_set",
             f"The {spec.training_days} days before `as_of`: every case whose answer was known by "
             f"then, with its inputs as they were known at its moment. The last "
             f"{spec.holdout_days} days are held out.",
@@ -97,9 +96,8 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
         code_version=spec.trainer.version,
         pool="training",
         **life.facts(
-            "model",
-            f"{spec.description}\n\nA version in the registry: an ONNX file with everything serving "
-            "needs, sealed with hashes.",
+            f"{spec.description}\n\nA version in the registry: an ONNX file with everything that "
+            "serving needs, sealed with hashes.",
             "mlflow",
             "onnx",
             "torch",
@@ -293,12 +291,12 @@ def _write_bundle(
     import mlflow.onnx
     import numpy as np
     import onnx
-    from flywheel_serving.bundle import Probe, seal, write_probe
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     from flywheel.drift import profile
     from flywheel.onnx_runtime import predict
+    from flywheel_serving.bundle import Probe, seal, write_probe
 
     signature = ModelSignature(
         inputs=Schema(

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 class Baseline(Protocol):
     """A model that is fitted only to be compared with; it is never deployed."""
 
-    def score(
-        self, train: TrainingData, cases: TrainingData, seed: int
-    ) -> NDArray[np.float64]:
+    def score(self, train: TrainingData, cases: TrainingData, seed: int) -> NDArray[np.float64]:
         """Fit on `train` and return float64 [n] probabilities of `cases`."""
         ...
 

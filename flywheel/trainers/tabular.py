@@ -6,7 +6,6 @@ is part of the network, so the exported file takes raw values.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,7 +79,7 @@ class TabularNetwork:
             for chosen in np.array_split(order.permutation(len(train)), steps):
                 numeric, categorical, label = (t[torch.from_numpy(chosen)] for t in tensors)
                 loss = torch.nn.functional.binary_cross_entropy_with_logits(
-                    network.logits(numeric, categorical), label
+                    _logits(network, numeric, categorical), label
                 )
                 if not torch.isfinite(loss):
                     raise TrainingError(
@@ -105,6 +104,7 @@ class TabularNetwork:
                     break
         network.load_state_dict(best_state)
         network.eval()
+        network = _with_sigmoid(network)
         onnx = _export(network, validation)
         _hold_to_torch(onnx, network, validation)
         return TrainedModel(
@@ -116,8 +116,8 @@ class TabularNetwork:
 
         network.eval()
         with torch.no_grad():
-            logits = network.logits(
-                torch.from_numpy(data.numeric), torch.from_numpy(data.categorical)
+            logits = _logits(
+                network, torch.from_numpy(data.numeric), torch.from_numpy(data.categorical)
             )
             return torch.nn.functional.binary_cross_entropy_with_logits(
                 logits, torch.from_numpy(data.label)
@@ -161,17 +161,34 @@ class TabularNetwork:
                     width = hidden
                 self.mix = nn.Sequential(*layers, nn.Linear(width, 1))
 
-            def logits(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+            def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
                 missing = torch.isnan(numeric)
                 standard = (torch.where(missing, self.mean, numeric) - self.mean) / self.deviation
                 standard = standard.clamp(-parameters.clip_value, parameters.clip_value)
                 embedded = [e(categorical[:, i]) for i, e in enumerate(self.embeddings)]
-                return self.mix(torch.cat([standard, missing.float(), *embedded], dim=1))[:, 0]
-
-            def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
-                return torch.sigmoid(self.logits(numeric, categorical))[:, None]
+                return self.mix(torch.cat([standard, missing.float(), *embedded], dim=1))
 
         return Network()
+
+
+def _logits(network: nn.Module, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+    return network(numeric, categorical)[:, 0]
+
+
+def _with_sigmoid(network: nn.Module) -> nn.Module:
+    """Logits are what the loss wants; what is served is a probability."""
+    import torch
+    from torch import nn
+
+    class Probability(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
+            return torch.sigmoid(self.network(numeric, categorical))
+
+    return Probability().eval()
 
 
 def _export(network: nn.Module, example: TrainingData) -> bytes:
@@ -191,9 +208,7 @@ def _export(network: nn.Module, example: TrainingData) -> bytes:
         verbose=False,
     )
     assert program is not None  # dynamo=True always returns the program
-    with io.BytesIO() as buffer:
-        program.save(buffer, external_data=False)
-        return buffer.getvalue()
+    return program.model_proto.SerializeToString(deterministic=True)
 
 
 def _hold_to_torch(onnx: bytes, network: nn.Module, data: TrainingData) -> None:
