@@ -28,9 +28,9 @@ CONTRACT_CHECK = "contract"
 Compute = Callable[..., "pa.Table | pd.DataFrame"]
 Decorator = Callable[[Compute], dg.AssetsDefinition]
 
-# How an annotation says in which form an input is handed over. Annotations stay strings, so that
-# pandas need not be imported to load the code location.
-FORMS = {"pa.Table": "arrow", "pd.DataFrame": "pandas", "DataScan": "scan"}
+# How an annotation says in which form an input is handed over, by the name of its type. Annotations
+# may stay strings, so that pandas need not be imported to load the code location.
+FORMS = {"Table": "arrow", "DataFrame": "pandas", "DataScan": "scan"}
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def _table_asset(
             name: dg.AssetIn(
                 key=dg.AssetKey([domain, name]),
                 partition_mapping=ins.get(name),
-                metadata={"form": FORMS[str(parameters[name].annotation)]},
+                metadata={"form": _form(compute, parameters[name])},
             )
             for name in inputs
         },
@@ -222,6 +222,19 @@ def _table_asset(
         io_manager_key="io_manager",
         pool="lakehouse",
     )(run)
+
+
+def _form(compute: Compute, parameter: inspect.Parameter) -> str:
+    """In which form a parameter wants its table."""
+    annotation = parameter.annotation
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    form = FORMS.get(text.rpartition(".")[2])
+    if form is None:
+        raise dg.DagsterInvalidDefinitionError(
+            f"{compute.__module__}.{compute.__name__}: annotate {parameter.name!r} as pa.Table, "
+            "pd.DataFrame or DataScan, to say in which form the table is handed over."
+        )
+    return form
 
 
 def _own_rows(rows: pa.Table, window: dg.TimeWindow, declared: Dataset) -> pa.Table:

@@ -6,7 +6,9 @@ Feast project.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -70,9 +72,8 @@ class FeatureStore(dg.ConfigurableResource):
     ) -> None:
         """Put the newest row of each entity, with its event in [start, end], online."""
         store = self.apply(domain, views)
-        store.materialize(
-            start, end, feature_views=[v.name for v in views], disable_event_timestamp=False
-        )
+        with redirect_stdout(io.StringIO()):  # Feast prints; the asset reports
+            store.materialize(start, end, feature_views=[v.name for v in views])
 
     def push(self, domain: str, view: FeatureView, rows: Sequence[dict[str, Any]]) -> None:
         """Write feature rows to the online store, in order: the last of an entity stays.

@@ -255,23 +255,31 @@ def column_schema(schema: "pa.Schema") -> dg.TableSchema:
 
 def fingerprint(rows: "pa.Table") -> str:
     """sha256 of the values, column by column, whatever chunks or slices carry them."""
+    digest = hashlib.sha256(str(rows.num_rows).encode())
+    for name in sorted(rows.column_names):
+        _digest_column(digest, name, rows.column(name).combine_chunks())
+    return digest.hexdigest()
+
+
+def _digest_column(digest: "hashlib._Hash", name: str, values: "pa.Array") -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    digest = hashlib.sha256(str(rows.num_rows).encode())
-    for name in sorted(rows.column_names):
-        values = rows.column(name)
-        if pa.types.is_large_string(values.type) or pa.types.is_string(values.type):
-            values = values.cast(pa.large_string())
-        digest.update(f"{name}:{values.type}:{values.null_count}".encode())
-        # take() gives fresh buffers without offsets, with zeroes under the nulls.
-        whole = values.combine_chunks().take(pa.array(range(len(values)), pa.int64()))
-        valid = pc.is_valid(whole)
-        for array in (valid, whole):
-            for buffer in array.buffers()[1:]:
-                if buffer is not None:
-                    digest.update(buffer)
-    return digest.hexdigest()
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        # Arrow and Iceberg call the items of a list differently, so its type is not compared.
+        lengths = pc.list_value_length(values).cast(pa.int64())
+        _digest_column(digest, f"{name}#", lengths)
+        _digest_column(digest, f"{name}[]", values.flatten())
+        return
+    if pa.types.is_string(values.type):
+        values = values.cast(pa.large_string())
+    digest.update(f"{name}:{values.type}:{values.null_count}".encode())
+    # take() gives fresh buffers without offsets, with zeroes under the nulls.
+    whole = values.take(pa.array(range(len(values)), pa.int64()))
+    for array in (pc.is_valid(whole), whole):
+        for buffer in array.buffers()[1:]:
+            if buffer is not None:
+                digest.update(buffer)
 
 
 @lru_cache(maxsize=8)

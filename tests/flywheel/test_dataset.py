@@ -48,7 +48,9 @@ def test_a_conforming_table_has_the_declared_order_and_types() -> None:
 
 def test_rows_are_sorted_by_the_key() -> None:
     rows = READINGS.conform(
-        table(station=["JFK", "EWR", "EWR"], hour=[NOON, ONE, NOON], wind=[1, 2, 3], count=[1, 2, 3])
+        table(
+            station=["JFK", "EWR", "EWR"], hour=[NOON, ONE, NOON], wind=[1, 2, 3], count=[1, 2, 3]
+        )
     )
     assert rows.column("count").to_pylist() == [3, 2, 1]
 

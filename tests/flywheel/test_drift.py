@@ -31,10 +31,9 @@ def carriers(seed: int, shares: dict[str, float], count: int = DAYS) -> NDArray[
     return np.array(names.tolist(), dtype=object)
 
 
-def verdict(
-    reference: Profile, columns: dict[str, NDArray[Any]], **changes: Any
-) -> DriftReport:
-    policy = {
+def verdict(reference: Profile, columns: dict[str, NDArray[Any]], **changes: Any) -> DriftReport:
+    policy: dict[str, Any] = {
+        "days": BLOCK,
         "signals": tuple(reference.inputs),
         "threshold": 0.25,
         "margin": 1.0,
@@ -45,9 +44,7 @@ def verdict(
 
 def test_the_stability_index_is_the_one_worked_out_by_hand() -> None:
     # Shares .5/.3/.2 against .25/.25/.5.
-    wanted = (
-        -0.25 * math.log(0.25 / 0.5) - 0.05 * math.log(0.25 / 0.3) + 0.3 * math.log(0.5 / 0.2)
-    )
+    wanted = -0.25 * math.log(0.25 / 0.5) - 0.05 * math.log(0.25 / 0.3) + 0.3 * math.log(0.5 / 0.2)
     found = stability(np.array([50, 30, 20]), np.array([10, 10, 20]))
     assert found == pytest.approx(wanted, abs=1e-12)
     assert found == pytest.approx(0.4572898, abs=1e-6)
@@ -124,15 +121,22 @@ def test_too_few_predictions_give_no_verdict() -> None:
     report = verdict(reference, {"x": normal(2, 1, mean=5.0)})
     assert (report.enough, report.drifted) == (False, ())
     assert report.psi["x"] > 1.0
-    assert report.sentence() == "200 predictions are too few for a verdict"
-    assert verdict(reference, {}).sentence() == "0 predictions are too few for a verdict"
+    assert report.sentence() == "200 predictions on 7 days are too few for a verdict"
+    assert not verdict(reference, {}, days=0, min_rows=0).enough
+
+
+def test_too_few_days_give_no_verdict_however_many_predictions_they_hold() -> None:
+    """A short window always looks unusual beside blocks of full length."""
+    reference = profile({"x": normal(1)}, days(), BLOCK)
+    moved = {"x": normal(2, 7, mean=5.0)}
+    assert not verdict(reference, moved, days=BLOCK - 1).enough
+    assert verdict(reference, moved, days=BLOCK - 1).drifted == ()
+    assert verdict(reference, moved, days=BLOCK).drifted == ("x",)
 
 
 def test_an_input_that_is_no_signal_is_measured_but_never_drifts() -> None:
     reference = profile({"x": normal(1), "y": normal(2)}, days(), BLOCK)
-    report = verdict(
-        reference, {"x": normal(3, 7), "y": normal(4, 7, mean=3.0)}, signals=("x",)
-    )
+    report = verdict(reference, {"x": normal(3, 7), "y": normal(4, 7, mean=3.0)}, signals=("x",))
     assert report.psi["y"] > 0.25
     assert report.drifted == ()
     assert set(report.limits) == {"x"}
