@@ -66,10 +66,11 @@ class TrainingData:
                 f"{strange} of {len(self)} labels are neither 0 nor 1; leave cases without an "
                 "answer out of the training set"
             )
-        infinite = np.isinf(self.numeric).any(axis=0)
-        if infinite.any():
-            names = [name for name, bad in zip(self.numbers, infinite, strict=True) if bad]
-            raise TrainingError(f"inputs {names} hold infinite values; make them null or finite")
+        infinite = [
+            n for n, v in zip(self.numbers, self.numeric.T, strict=True) if np.isinf(v).any()
+        ]
+        if infinite:
+            raise TrainingError(f"inputs {infinite} hold infinite values; make them null or finite")
         positives = int(self.label.sum())
         if positives in (0, len(self)):
             raise TrainingError(

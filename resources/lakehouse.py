@@ -262,6 +262,7 @@ def fingerprint(rows: "pa.Table") -> str:
 
 
 def _digest_column(digest: "hashlib._Hash", name: str, values: "pa.Array") -> None:
+    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -275,7 +276,7 @@ def _digest_column(digest: "hashlib._Hash", name: str, values: "pa.Array") -> No
         values = values.cast(pa.large_string())
     digest.update(f"{name}:{values.type}:{values.null_count}".encode())
     # take() gives fresh buffers without offsets, with zeroes under the nulls.
-    whole = values.take(pa.array(range(len(values)), pa.int64()))
+    whole = values.take(pa.array(np.arange(len(values))))
     for array in (pc.is_valid(whole), whole):
         for buffer in array.buffers()[1:]:
             if buffer is not None:

@@ -77,8 +77,9 @@ def test_a_day_on_which_clocks_change_has_its_flights_an_hour_apart_in_utc(
 def test_actual_times_are_the_files_clocks_in_the_zone_where_they_were_read(
     raw: pd.DataFrame, flown: pd.DataFrame, raw_airports: pd.DataFrame
 ) -> None:
-    """Over the whole year 327,325 of 327,346 landings agree. The rest lie in the two nights in which
-    clocks change: there the file's own clocks contradict its delays.
+    """Over the whole year 327,325 of 327,346 landings agree.
+
+    The rest lie in the nights in which clocks change: there the file contradicts its own delays.
     """
     zones = dict(zip(raw_airports["faa"], raw_airports["tzone"], strict=True)) | ZONES_NOT_IN_FILE
     landed = flown["landed_at"].notna()

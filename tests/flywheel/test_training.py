@@ -1,4 +1,4 @@
-"""The trainers give the same model twice, run as they trained, and refuse what cannot be learned."""
+"""Trainers give the same model twice, serve what they fitted, refuse what cannot be learned."""
 
 from __future__ import annotations
 

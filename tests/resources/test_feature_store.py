@@ -1,4 +1,4 @@
-"""Feast over our lakehouse answers as `flywheel.pit` does, and puts online what the gateway reads."""
+"""Feast answers for the past what was known then, and puts online what the gateway reads."""
 
 from __future__ import annotations
 

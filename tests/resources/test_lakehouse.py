@@ -1,4 +1,4 @@
-"""Writing is overwriting: twice is once, a day is a day, and a killed writer leaves a whole table."""
+"""Writing is overwriting: twice is once, a day is a day, a killed writer leaves a whole table."""
 
 # No `from __future__ import annotations` here: Dagster reads the annotation of a context.
 import os
@@ -305,7 +305,7 @@ while True:
 """
 
 
-def test_a_killed_writer_leaves_a_whole_table_and_a_rerun_repairs_nothing_because_nothing_broke(
+def test_a_killed_writer_leaves_a_whole_table_and_a_rerun_gives_the_same_content(
     lakehouse: Lakehouse, tmp_path: Path
 ) -> None:
     lakehouse.write(NAME, sales(WEEK))
