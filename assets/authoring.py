@@ -14,7 +14,6 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import pyarrow as pa
 
 from flywheel.calendar import Calendar
 from flywheel.dataset import Dataset
@@ -22,6 +21,7 @@ from flywheel.features import FeatureView
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 CONTRACT_CHECK = "contract"
 
@@ -166,6 +166,8 @@ def _table_asset(
     inputs = [name for name in parameters if name != "context"]
 
     def run(context: dg.AssetExecutionContext, **tables: Any) -> Iterator[Any]:
+        import pyarrow as pa
+
         arguments = {"context": AssetContext(context)} if wants_context else {}
         computed = compute(**arguments, **tables)
         if not isinstance(computed, pa.Table):
@@ -239,6 +241,7 @@ def _form(compute: Compute, parameter: inspect.Parameter) -> str:
 
 def _own_rows(rows: pa.Table, window: dg.TimeWindow, declared: Dataset) -> pa.Table:
     """The rows that belong to the partitions at hand."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     assert declared.partition_by is not None  # feature views are partitioned by event time

@@ -8,10 +8,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING, Literal
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
+# Declarations name their types, so that declaring a table does not load Arrow.
+DType = Literal["string", "int32", "int64", "float64", "bool", "date", "timestamp", "list<string>"]
+
+
+def arrow_type(dtype: DType) -> pa.DataType:
+    """The Arrow type of a declared one; a `timestamp` is in microseconds, UTC."""
+    import pyarrow as pa
+
+    return {
+        "string": pa.string(),
+        "int32": pa.int32(),
+        "int64": pa.int64(),
+        "float64": pa.float64(),
+        "bool": pa.bool_(),
+        "date": pa.date32(),
+        "timestamp": pa.timestamp("us", tz="UTC"),
+        "list<string>": pa.list_(pa.string()),
+    }[dtype]
 
 
 class SchemaError(ValueError):
@@ -31,13 +50,13 @@ class Column:
 
     Attributes:
         name: Column name, also the Iceberg field name.
-        dtype: Arrow type; timestamps are `timestamp[us, UTC]`.
+        dtype: Type; a `timestamp` is in microseconds, UTC.
         description: One sentence with the unit, shown in the catalog.
         nullable: Whether a null is a legal value.
     """
 
     name: str
-    dtype: pa.DataType
+    dtype: DType
     description: str
     nullable: bool = True
 
@@ -59,7 +78,7 @@ class Dataset:
         name: Table name inside its domain's namespace.
         columns: The columns, in order.
         key: Columns that identify a row; rows are stored sorted by them.
-        partition_by: A `date32` or `timestamp[us, UTC]` column that says which day a row belongs
+        partition_by: A `date` or `timestamp` column that says which day a row belongs
             to, or None for a table that is replaced whole.
     """
 
@@ -83,12 +102,19 @@ class Dataset:
         Descriptions are field metadata (`doc`), key and partition column schema metadata, so that
         a table on its way to the lakehouse says of itself how it is to be stored.
         """
+        import pyarrow as pa
+
         metadata: dict[str | bytes, str | bytes] = {"flywheel.key": ",".join(self.key)}
         if self.partition_by:
             metadata["flywheel.partition_by"] = self.partition_by
         return pa.schema(
             (
-                pa.field(c.name, c.dtype, nullable=c.nullable, metadata={"doc": c.description})
+                pa.field(
+                    c.name,
+                    arrow_type(c.dtype),
+                    nullable=c.nullable,
+                    metadata={"doc": c.description},
+                )
                 for c in self.columns
             ),
             metadata=metadata,
@@ -103,6 +129,8 @@ class Dataset:
         Raises:
             SchemaError: A column is missing, unknown, or cannot be cast without loss.
         """
+        import pyarrow as pa
+
         missing = [name for name in self._by_name if name not in table.column_names]
         extra = [name for name in table.column_names if name not in self._by_name]
         if missing or extra:
@@ -113,13 +141,14 @@ class Dataset:
         arrays = []
         for column in self.columns:
             values = table.column(column.name)
-            if pa.types.is_null(values.type) or values.type != column.dtype:
+            dtype = arrow_type(column.dtype)
+            if values.type != dtype:
                 try:
-                    values = values.cast(column.dtype)
+                    values = values.cast(dtype)
                 except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                     raise SchemaError(
                         f"{self.name}.{column.name}: {values.type} cannot become "
-                        f"{column.dtype} ({error}). Convert it in the asset."
+                        f"{dtype} ({error}). Convert it in the asset."
                     ) from error
             arrays.append(values)
         # A null in a required column is counted by `violations`, not refused here.
@@ -143,11 +172,11 @@ class Dataset:
         return found
 
 
-def columns(*declared: tuple[str, pa.DataType, str] | Column) -> tuple[Column, ...]:
+def columns(*declared: tuple[str, DType, str] | Column) -> tuple[Column, ...]:
     """Shorthand: `(name, dtype, description)` triples of nullable columns beside `Column`s."""
     return tuple(c if isinstance(c, Column) else Column(*c) for c in declared)
 
 
-def required(name: str, dtype: pa.DataType, description: str) -> Column:
+def required(name: str, dtype: DType, description: str) -> Column:
     """Shorthand for a column that may not be null."""
     return Column(name, dtype, description, nullable=False)

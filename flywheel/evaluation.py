@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
 
@@ -47,6 +46,8 @@ def score(label: ArrayLike, probability: ArrayLike) -> Scores:
     Raises:
         ValueError: There is no case, or all labels are equal.
     """
+    import numpy as np
+
     y, p = _checked(label, probability)
     return Scores(
         rows=len(y),
@@ -61,6 +62,8 @@ def score(label: ArrayLike, probability: ArrayLike) -> Scores:
 
 def auc(label: ArrayLike, probability: ArrayLike) -> float:
     """Area under the ROC curve, as the Mann-Whitney statistic with mid-ranks (Hanley 1982)."""
+    import numpy as np
+
     y, p = _checked(label, probability)
     _, place, count = np.unique(p, return_inverse=True, return_counts=True)
     mid_rank = (np.cumsum(count) - (count - 1) / 2.0)[place]
@@ -71,6 +74,8 @@ def auc(label: ArrayLike, probability: ArrayLike) -> float:
 
 def log_loss(label: ArrayLike, probability: ArrayLike) -> float:
     """Mean negative log-likelihood in nats; probabilities are kept 1e-7 away from 0 and 1."""
+    import numpy as np
+
     y, p = _checked(label, probability)
     p = np.clip(p, 1e-7, 1 - 1e-7)
     return float(-np.mean(y * np.log(p) + (1 - y) * np.log1p(-p)))
@@ -78,6 +83,8 @@ def log_loss(label: ArrayLike, probability: ArrayLike) -> float:
 
 def calibration_error(label: ArrayLike, probability: ArrayLike, bins: int = 15) -> float:
     """Expected calibration error over equally filled bins (Naeini 2015)."""
+    import numpy as np
+
     table = calibration(label, probability, bins)
     return float(np.sum(np.abs(table.observed - table.predicted) * table.count) / table.count.sum())
 
@@ -93,6 +100,8 @@ class Calibration:
 
 def calibration(label: ArrayLike, probability: ArrayLike, bins: int = 15) -> Calibration:
     """Mean prediction and share of positives in equally filled bins."""
+    import numpy as np
+
     y, p = _checked(label, probability)
     chunks = [c for c in np.array_split(np.argsort(p, kind="stable"), bins) if len(c)]
     return Calibration(
@@ -106,6 +115,8 @@ def roc_curve(
     label: ArrayLike, probability: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """False and true positive rates, from (0, 0) to (1, 1), one point per distinct prediction."""
+    import numpy as np
+
     y, p = _checked(label, probability)
     order = np.argsort(-p, kind="stable")
     last = np.append(np.flatnonzero(np.diff(p[order])), len(p) - 1)
@@ -120,6 +131,8 @@ def roc_curve(
 def _checked(
     label: ArrayLike, probability: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    import numpy as np
+
     y = np.asarray(label, dtype=np.float64)
     p = np.asarray(probability, dtype=np.float64)
     if y.shape != p.shape or y.ndim != 1:

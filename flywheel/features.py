@@ -11,16 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-import pyarrow as pa
+from flywheel.dataset import Column, Dataset, required
 
-from flywheel.dataset import UTC_MICROSECONDS, Column, Dataset, required
-
-EVENT_TIMESTAMP = required(
-    "event_timestamp", UTC_MICROSECONDS, "From when on the values may be used."
-)
-CREATED_TIMESTAMP = required(
-    "created_timestamp", UTC_MICROSECONDS, "When the row came to be known."
-)
+EVENT_TIMESTAMP = required("event_timestamp", "timestamp", "From when on the values may be used.")
+CREATED_TIMESTAMP = required("created_timestamp", "timestamp", "When the row came to be known.")
 
 
 @dataclass(frozen=True)
@@ -66,12 +60,12 @@ class FeatureView:
 
 def number(name: str, description: str) -> Column:
     """A float64 feature; null where there is no evidence."""
-    return Column(name, pa.float64(), description)
+    return Column(name, "float64", description)
 
 
 def join_keys(*names: str) -> tuple[Column, ...]:
     """String join keys."""
-    return tuple(required(name, pa.string(), "Join key.") for name in names)
+    return tuple(required(name, "string", "Join key.") for name in names)
 
 
 def distinct_keys(views: Sequence[FeatureView]) -> dict[str, Column]:

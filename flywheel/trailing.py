@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-_KEY_STRIDE = np.int64(1) << np.int64(32)
+    IntArray = NDArray[np.int64]
+    FloatArray = NDArray[np.float64]
 
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
+_KEY_STRIDE = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ def change_points(*streams: Evidence) -> tuple[IntArray, IntArray]:
     Returns:
         key, minute: int64 [m] each.
     """
+    import numpy as np
+
     packed = np.unique(np.concatenate([_pack(s.key, s.known_at) for s in streams]))
     return packed // _KEY_STRIDE, packed % _KEY_STRIDE
 
@@ -59,6 +63,8 @@ def trailing_sums(
     Returns:
         Counts int64 [m], and sums by value name, int64 [m].
     """
+    import numpy as np
+
     packed = _pack(evidence.key, evidence.known_at)
     order = np.argsort(packed, kind="stable")
     packed = packed[order]
@@ -76,6 +82,8 @@ def trailing_means(
     evidence: Evidence, key: IntArray, minute: IntArray, window_minutes: int
 ) -> tuple[IntArray, dict[str, FloatArray]]:
     """As `trailing_sums`, with means instead of sums; NaN where the window holds nothing."""
+    import numpy as np
+
     count, sums = trailing_sums(evidence, key, minute, window_minutes)
     divisor = np.where(count > 0, count, 1)
     return count, {
@@ -96,7 +104,7 @@ def running_sum(
         minute: int64 [m] minutes since the epoch.
     """
     evidence = Evidence(event_key, known_at, {"value": values})
-    count, sums = trailing_sums(evidence, key, minute, int(_KEY_STRIDE))
+    count, sums = trailing_sums(evidence, key, minute, _KEY_STRIDE)
     return count, sums["value"]
 
 
@@ -109,6 +117,8 @@ def last_value(
         The minute it became known (int64 [m], -1 where there is none) and the values
         (float64 [m], NaN where there is none). Among equal minutes the last in input order wins.
     """
+    import numpy as np
+
     if not len(evidence.key):
         nothing = np.full(len(key), np.nan)
         return np.full(len(key), -1, dtype=np.int64), dict.fromkeys(evidence.values, nothing)
@@ -126,4 +136,4 @@ def last_value(
 
 def _pack(key: IntArray, minute: IntArray) -> IntArray:
     """One sortable int64 of key and minute (a minute of -1 sorts before all minutes of its key)."""
-    return key.astype(np.int64) * _KEY_STRIDE + minute.astype(np.int64)
+    return key * _KEY_STRIDE + minute

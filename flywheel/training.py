@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -59,6 +58,8 @@ class TrainingData:
         Raises:
             TrainingError: No rows, a label that is none, an infinite number, or only one class.
         """
+        import numpy as np
+
         if not len(self):
             raise TrainingError("the training window holds no labelled case")
         if strange := int((~np.isin(self.label, (0, 1))).sum()):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from flywheel.dataset import DType
 from flywheel.features import FeatureView, distinct_keys
 
 if TYPE_CHECKING:
@@ -161,15 +162,14 @@ def _feast_view(name: str, store: feast.FeatureStore) -> feast.FeatureView:
 
 def _protos(view: FeatureView, rows: Iterable[dict[str, Any]]) -> Iterable[tuple[Any, ...]]:
     """Rows as Feast's online stores take them: key, values, event time, creation time."""
-    import pyarrow as pa
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
 
     makers = {
-        pa.string(): lambda v: Value(string_val=v),
-        pa.int64(): lambda v: Value(int64_val=v),
-        pa.float64(): lambda v: Value(double_val=v),
-        pa.bool_(): lambda v: Value(bool_val=v),
+        "string": lambda v: Value(string_val=v),
+        "int64": lambda v: Value(int64_val=v),
+        "float64": lambda v: Value(double_val=v),
+        "bool": lambda v: Value(bool_val=v),
     }
     key_makers = [(c.name, makers[c.dtype]) for c in view.join_keys]
     value_makers = [(c.name, makers[c.dtype]) for c in view.features]
@@ -184,20 +184,18 @@ def _protos(view: FeatureView, rows: Iterable[dict[str, Any]]) -> Iterable[tuple
         yield key, values, row["event_timestamp"], row["created_timestamp"]
 
 
-def _feast_type(dtype: pa.DataType) -> Any:
-    import pyarrow as pa
+def _feast_type(dtype: DType) -> Any:
     from feast import types
 
     return {
-        pa.string(): types.String,
-        pa.int64(): types.Int64,
-        pa.float64(): types.Float64,
-        pa.bool_(): types.Bool,
+        "string": types.String,
+        "int64": types.Int64,
+        "float64": types.Float64,
+        "bool": types.Bool,
     }[dtype]
 
 
-def _value_type(dtype: pa.DataType) -> Any:
-    import pyarrow as pa
+def _value_type(dtype: DType) -> Any:
     from feast.value_type import ValueType
 
-    return {pa.string(): ValueType.STRING, pa.int64(): ValueType.INT64}[dtype]
+    return {"string": ValueType.STRING, "int64": ValueType.INT64}[dtype]

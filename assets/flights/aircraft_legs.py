@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from assets.authoring import AssetContext, feature_view, trailing
 from assets.flights.delays import feature_rows, key_codes, minutes
 from assets.flights.year import YEAR
@@ -45,6 +43,8 @@ def legs(departures: pd.DataFrame) -> pd.DataFrame:
     A leg counts from its scheduled departure at the earliest: until then it is the leg that is
     asked about, not the previous one.
     """
+    import numpy as np
+
     flown = departures[departures["tailnum"].notna() & departures["departed_at"].notna()]
     code, keys = key_codes(flown, ["tailnum"])
     due = minutes(flown["scheduled_departure"])

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from assets.flights.departures import LATE_MINUTES
 from flywheel.dataset import Column
 from flywheel.features import number
 from flywheel.trailing import Evidence, change_points, trailing_means
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 # Longest window plus the longest flight that can still land inside it.
@@ -80,6 +79,8 @@ def delay_statistics(
     Returns:
         Key columns, the columns of `delay_features`, event and created timestamp.
     """
+    import numpy as np
+
     code, keys = key_codes(departures, by)
     gone = departures["departed_at"].notna().to_numpy()
     down = departures["landed_at"].notna().to_numpy()
@@ -120,6 +121,8 @@ def key_codes(frame: pd.DataFrame, by: list[str]) -> tuple[np.ndarray, pd.DataFr
     Returns:
         int64 codes per row, and the key columns by code.
     """
+    import numpy as np
+
     grouped = frame.groupby(by, sort=True, observed=True)
     keys = grouped.size().reset_index()[by]
     return grouped.ngroup().to_numpy(dtype=np.int64), keys

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from assets.authoring import AssetContext, dataset
 from assets.flights import source
 from assets.flights.clocks import ZONES_NOT_IN_FILE, scheduled_arrival
 from assets.flights.year import YEAR
-from flywheel.dataset import UTC_MICROSECONDS, Dataset, columns, required
+from flywheel.dataset import Dataset, columns, required
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 LATE_MINUTES = 15
 
@@ -26,23 +25,23 @@ DEPARTURES = Dataset(
     key=("flight_id",),
     partition_by="flight_date",
     columns=columns(
-        required("flight_id", pa.string(), "yyyymmdd-carrier-flight-origin, unique."),
-        required("flight_date", pa.date32(), "Local date of the scheduled departure."),
-        required("carrier", pa.string(), "Two-letter airline code."),
-        required("flight", pa.int32(), "Flight number."),
-        ("tailnum", pa.string(), "Tail number; null for some cancelled flights."),
-        required("origin", pa.string(), "Airport left: EWR, JFK or LGA."),
-        required("dest", pa.string(), "Airport flown to (FAA code)."),
-        required("distance", pa.float64(), "Miles between the two."),
-        required("scheduled_departure", UTC_MICROSECONDS, "Timetable departure."),
-        required("scheduled_arrival", UTC_MICROSECONDS, "Timetable arrival."),
-        ("departed_at", UTC_MICROSECONDS, "Actual departure; null if cancelled."),
-        ("landed_at", UTC_MICROSECONDS, "Actual arrival; null if cancelled or diverted."),
-        ("dep_delay", pa.int32(), "Minutes behind schedule at departure; negative is early."),
-        ("arr_delay", pa.int32(), "Minutes behind schedule at arrival; negative is early."),
-        ("late", pa.bool_(), "Label: arrived more than 15 minutes late; null if it never landed."),
-        required("cancelled", pa.bool_(), "Never departed."),
-        required("diverted", pa.bool_(), "Departed, but did not arrive where it was to."),
+        required("flight_id", "string", "yyyymmdd-carrier-flight-origin, unique."),
+        required("flight_date", "date", "Local date of the scheduled departure."),
+        required("carrier", "string", "Two-letter airline code."),
+        required("flight", "int32", "Flight number."),
+        ("tailnum", "string", "Tail number; null for some cancelled flights."),
+        required("origin", "string", "Airport left: EWR, JFK or LGA."),
+        required("dest", "string", "Airport flown to (FAA code)."),
+        required("distance", "float64", "Miles between the two."),
+        required("scheduled_departure", "timestamp", "Timetable departure."),
+        required("scheduled_arrival", "timestamp", "Timetable arrival."),
+        ("departed_at", "timestamp", "Actual departure; null if cancelled."),
+        ("landed_at", "timestamp", "Actual arrival; null if cancelled or diverted."),
+        ("dep_delay", "int32", "Minutes behind schedule at departure; negative is early."),
+        ("arr_delay", "int32", "Minutes behind schedule at arrival; negative is early."),
+        ("late", "bool", "Label: arrived more than 15 minutes late; null if it never landed."),
+        required("cancelled", "bool", "Never departed."),
+        required("diverted", "bool", "Departed, but did not arrive where it was to."),
     ),
 )
 
@@ -66,6 +65,7 @@ def clean(raw: pd.DataFrame, airports: pd.DataFrame) -> pa.Table:
         airports: Rows of `flights.airports`, for the time zones of the destinations.
     """
     import pandas as pd
+    import pyarrow as pa
 
     date = pd.to_datetime(raw[["year", "month", "day"]])
     zones = dict(zip(airports["faa"], airports["tzone"], strict=True)) | ZONES_NOT_IN_FILE

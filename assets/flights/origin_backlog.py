@@ -9,8 +9,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from assets.authoring import AssetContext, feature_view, trailing
 from assets.flights.delays import HOUR, feature_rows, key_codes, minutes, window_name
 from assets.flights.year import YEAR
@@ -51,6 +49,8 @@ def backlog(departures: pd.DataFrame) -> pd.DataFrame:
     earlier. So the queue is a running sum: each flight joins at d and quits at the earlier of the
     two; and the minutes waited by minute m are m times the queue less the sum of its due minutes.
     """
+    import numpy as np
+
     code, keys = key_codes(departures, ["origin"])
     due = minutes(departures["scheduled_departure"])
     gone = departures["departed_at"].notna().to_numpy()

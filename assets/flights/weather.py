@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from assets.authoring import AssetContext, dataset
 from assets.flights import source
 from assets.flights.year import YEAR
-from flywheel.dataset import UTC_MICROSECONDS, Dataset, columns, required
+from flywheel.dataset import Dataset, columns, required
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 # A hurricane's record is 254 mph: the file's one reading of 1,048 mph is a broken instrument.
 GREATEST_WIND_MPH = 254.0
@@ -38,10 +37,10 @@ WEATHER = Dataset(
     key=("origin", "observed_hour"),
     partition_by="observed_hour",
     columns=columns(
-        required("origin", pa.string(), "Airport: EWR, JFK or LGA."),
-        required("observed_hour", UTC_MICROSECONDS, "Hour the reading is labelled with."),
-        required("available_at", UTC_MICROSECONDS, "From when on the reading was known."),
-        *((name, pa.float64(), description) for name, description in READINGS.items()),
+        required("origin", "string", "Airport: EWR, JFK or LGA."),
+        required("observed_hour", "timestamp", "Hour the reading is labelled with."),
+        required("available_at", "timestamp", "From when on the reading was known."),
+        *((name, "float64", description) for name, description in READINGS.items()),
     ),
 )
 
@@ -59,6 +58,7 @@ def weather(context: AssetContext) -> pa.Table:
 def clean(raw: pd.DataFrame) -> pa.Table:
     """Turn rows of the weather file into rows of `WEATHER`."""
     import pandas as pd
+    import pyarrow as pa
 
     hour = pd.to_datetime(raw["time_hour"], utc=True)
     readings = raw[list(READINGS)].astype("float64")

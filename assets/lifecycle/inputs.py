@@ -9,14 +9,11 @@ import inspect
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from flywheel.dataset import UTC_MICROSECONDS, Column, Dataset, required
+from flywheel.dataset import Column, Dataset, DType, required
 from flywheel.model import ModelSpec
 from flywheel.training import TrainingData
 from flywheel_serving.bundle import (
@@ -30,18 +27,28 @@ from flywheel_serving.bundle import (
 )
 from resources.feature_store import FeatureStore
 
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
 EVENT_TIMESTAMP = "event_timestamp"
 TRAIN, HOLDOUT = "train", "holdout"
 
 TRANSFORM_FILE = "transform.py"
 
-ARROW_TO_FEAST = {"string": "string", "int64": "int64", "double": "double", "bool": "bool"}
+# What Feast and the manifest call our types.
+FEAST_TYPES: Mapping[DType, Any] = {
+    "string": "string",
+    "int64": "int64",
+    "float64": "double",
+    "bool": "bool",
+}
 
 
 def input_columns(spec: ModelSpec) -> tuple[Column, ...]:
     """The inputs as nullable table columns: float64 for numbers, text for categories."""
     return tuple(
-        Column(i.name, pa.float64() if i.kind == "number" else pa.string(), f"Input: {i.source}.")
+        Column(i.name, "float64" if i.kind == "number" else "string", f"Input: {i.source}.")
         for i in spec.inputs
     )
 
@@ -53,12 +60,12 @@ def training_set_table(spec: ModelSpec) -> Dataset:
         key=("as_of", EVENT_TIMESTAMP, "entity_id"),
         partition_by="as_of",
         columns=(
-            required("as_of", pa.date32(), "The morning it was made on."),
-            required("entity_id", pa.string(), f"The case ({spec.spine.entity_id})."),
-            required(EVENT_TIMESTAMP, UTC_MICROSECONDS, "When the question is asked."),
-            required("label", pa.bool_(), f"The answer ({spec.spine.label})."),
-            required("label_known_at", UTC_MICROSECONDS, "When the answer became known."),
-            required("split", pa.string(), f"`{TRAIN}`, or `{HOLDOUT}`: never trained on."),
+            required("as_of", "date", "The morning it was made on."),
+            required("entity_id", "string", f"The case ({spec.spine.entity_id})."),
+            required(EVENT_TIMESTAMP, "timestamp", "When the question is asked."),
+            required("label", "bool", f"The answer ({spec.spine.label})."),
+            required("label_known_at", "timestamp", "When the answer became known."),
+            required("split", "string", f"`{TRAIN}`, or `{HOLDOUT}`: never trained on."),
             *input_columns(spec),
         ),
     )
@@ -86,6 +93,9 @@ def input_values(
     Returns:
         Columns by input name, null where missing.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     spine = spine_rows(spec, cases)
     joined = store.historical(domain, spec.views, spine)
     transformed = _transformed(spec, spine)
@@ -134,13 +144,11 @@ def manifest_of(
             FeatureView(
                 name=view.name,
                 join_keys=[
-                    JoinKey(name=c.name, dtype=ARROW_TO_FEAST[str(c.dtype)])  # pyright: ignore[reportArgumentType]
-                    for c in view.join_keys
+                    JoinKey(name=c.name, dtype=FEAST_TYPES[c.dtype]) for c in view.join_keys
                 ],
                 ttl_seconds=view.ttl.total_seconds(),
                 features=[
-                    ViewFeature(name=c.name, dtype=ARROW_TO_FEAST[str(c.dtype)])  # pyright: ignore[reportArgumentType]
-                    for c in view.features
+                    ViewFeature(name=c.name, dtype=FEAST_TYPES[c.dtype]) for c in view.features
                 ],
             )
             for view in spec.views
@@ -161,6 +169,8 @@ def manifest_of(
 
 def vocabularies_of(spec: ModelSpec, rows: pa.Table) -> dict[str, list[str]]:
     """The values of each category in some rows, sorted."""
+    import pyarrow.compute as pc
+
     return {
         name: sorted(v for v in pc.unique(rows.column(name)).to_pylist() if v is not None)
         for name in spec.categories
@@ -174,6 +184,9 @@ def encode(manifest: Manifest, rows: pa.Table) -> TrainingData:
         manifest: Says order, defaults and vocabularies.
         rows: Columns by input name, and `label`.
     """
+    import numpy as np
+    import pyarrow as pa
+
     from flywheel_serving.features import Vectorizer
 
     by_name = msgspec.structs.replace(
@@ -198,6 +211,9 @@ def encode(manifest: Manifest, rows: pa.Table) -> TrainingData:
 
 def numpy_column(rows: pa.Table, name: str) -> np.ndarray[Any, Any]:
     """A column as float64 with NaN, or as objects with None."""
+    import numpy as np
+    import pyarrow as pa
+
     column = rows.column(name)
     if pa.types.is_floating(column.type):
         return column.to_numpy()

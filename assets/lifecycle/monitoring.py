@@ -4,22 +4,23 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from assets.authoring import AssetContext, trailing
 from assets.lifecycle import inputs
 from assets.lifecycle.names import Lifecycle
 from assets.lifecycle.training import PROFILE_FILE
-from flywheel.dataset import UTC_MICROSECONDS, Dataset, columns, required
+from flywheel.dataset import Dataset, arrow_type, columns, required
 from flywheel.model import ModelSpec
 from resources.lakehouse import Lakehouse, Window
 from resources.registry import Registry
 from resources.serving import Serving
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
 
 DRIFT_CHECK = "drift"
 
@@ -33,17 +34,17 @@ def predictions_table(spec: ModelSpec) -> Dataset:
         key=("event_timestamp", "request_id"),
         partition_by="event_timestamp",
         columns=columns(
-            required("request_id", pa.string(), "Unique id of the request."),
-            required("event_timestamp", UTC_MICROSECONDS, "The moment the question is about."),
-            required("received_at", UTC_MICROSECONDS, "When the gateway received it."),
-            required("entity_id", pa.string(), f"The case ({spec.spine.entity_id})."),
-            required("model_version", pa.string(), "Version that answered."),
-            required("role", pa.string(), "Part it played, e.g. `champion`."),
-            required("probability", pa.float64(), "The answer."),
-            required("defaulted", pa.list_(pa.string()), "Inputs that were missing."),
-            required("latency_ms", pa.float64(), "Milliseconds inside the gateway."),
-            ("label", pa.bool_(), "What came of it; null while unknown."),
-            ("label_known_at", UTC_MICROSECONDS, "When that became known."),
+            required("request_id", "string", "Unique id of the request."),
+            required("event_timestamp", "timestamp", "The moment the question is about."),
+            required("received_at", "timestamp", "When the gateway received it."),
+            required("entity_id", "string", f"The case ({spec.spine.entity_id})."),
+            required("model_version", "string", "Version that answered."),
+            required("role", "string", "Part it played, e.g. `champion`."),
+            required("probability", "float64", "The answer."),
+            required("defaulted", "list<string>", "Inputs that were missing."),
+            required("latency_ms", "float64", "Milliseconds inside the gateway."),
+            ("label", "bool", "What came of it; null while unknown."),
+            ("label_known_at", "timestamp", "When that became known."),
             *((c.name, c.dtype, c.description) for c in inputs.input_columns(spec)),
         ),
     )
@@ -56,15 +57,13 @@ def drift_table(spec: ModelSpec) -> Dataset:
         key=("day", "input"),
         partition_by="day",
         columns=columns(
-            required("day", pa.date32(), "Last day of the window."),
-            required("input", pa.string(), "Model input."),
-            required(
-                "psi", pa.float64(), "Population stability index against the training window."
-            ),
-            ("limit", pa.float64(), "Threshold; null for inputs that cannot trigger training."),
-            required("drifted", pa.bool_(), "Over its threshold, on enough predictions."),
-            required("rows", pa.int64(), "Predictions in the window."),
-            required("model_version", pa.string(), "The version whose training window it is."),
+            required("day", "date", "Last day of the window."),
+            required("input", "string", "Model input."),
+            required("psi", "float64", "Population stability index against the training window."),
+            ("limit", "float64", "Threshold; null for inputs that cannot trigger training."),
+            required("drifted", "bool", "Over its threshold, on enough predictions."),
+            required("rows", "int64", "Predictions in the window."),
+            required("model_version", "string", "The version whose training window it is."),
         ),
     )
 
@@ -76,11 +75,11 @@ def performance_table(spec: ModelSpec) -> Dataset:
         key=("day", "model_version"),
         partition_by="day",
         columns=columns(
-            required("day", pa.date32(), "Day of the predictions."),
-            required("model_version", pa.string(), "Version that answered."),
-            required("predictions", pa.int64(), "Requests answered."),
-            required("labelled", pa.int64(), "Those whose outcome is known."),
-            *((name, pa.float64(), f"{name} over the labelled ones.") for name in PERFORMANCE),
+            required("day", "date", "Day of the predictions."),
+            required("model_version", "string", "Version that answered."),
+            required("predictions", "int64", "Requests answered."),
+            required("labelled", "int64", "Those whose outcome is known."),
+            *((name, "float64", f"{name} over the labelled ones.") for name in PERFORMANCE),
         ),
     )
 
@@ -104,14 +103,20 @@ def predictions(life: Lifecycle) -> dg.AssetsDefinition:
     )
     def compute(
         context: dg.AssetExecutionContext, lakehouse: Lakehouse, serving: Serving
-    ) -> dg.Output[pa.Table]:
+    ) -> dg.Output[Any]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         start, end = AssetContext(context).instants
         table = predictions_table(spec)
         logged = _logged(spec, Path(serving.spool), start, end)
         earlier = _earlier(
             lakehouse, life.table("predictions"), Window("event_timestamp", start, end)
         )
-        rows = {row["request_id"]: row for row in [*earlier, *logged]}
+        rows: dict[str, dict[str, Any]] = {}
+        for row in (*earlier, *logged):
+            # A request id that comes again is the same request: its first answer stays.
+            rows.setdefault(row["request_id"], row)
         answers = pa.Table.from_pylist(list(rows.values()), schema=table.schema)
         answers = _with_outcomes(life, lakehouse, answers, start, end)
         labelled = answers.num_rows - answers.column("label").null_count
@@ -156,8 +161,10 @@ def drift(life: Lifecycle) -> dg.AssetsDefinition:
         ),
     )
     def compute(
-        context: dg.AssetExecutionContext, predictions: pa.Table, registry: Registry
-    ) -> Iterator[dg.Output[pa.Table] | dg.AssetCheckResult]:
+        context: dg.AssetExecutionContext, predictions: Any, registry: Registry
+    ) -> Iterator[dg.Output[Any] | dg.AssetCheckResult]:
+        import pyarrow as pa
+
         start, end = AssetContext(context).dates
         reports = {
             day: report
@@ -217,7 +224,11 @@ def performance(life: Lifecycle) -> dg.AssetsDefinition:
             "iceberg",
         ),
     )
-    def compute(predictions: pa.Table) -> dg.Output[pa.Table]:
+    def compute(predictions: Any) -> dg.Output[Any]:
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         from flywheel.plots import reliability
 
         table = performance_table(spec)
@@ -266,9 +277,12 @@ def _earlier(lakehouse: Lakehouse, name: str, window: Window) -> list[dict[str, 
 
 
 def _with_outcomes(
-    life: Lifecycle, lakehouse: Lakehouse, answers: pa.Table, start: datetime, end: datetime
-) -> pa.Table:
+    life: Lifecycle, lakehouse: Lakehouse, answers: "pa.Table", start: datetime, end: datetime
+) -> "pa.Table":
     """The answers with the label of their case, as known now."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     spine = life.spec.spine
     by_day = spine.dataset.partition_by == spine.event_timestamp
     window = Window(
@@ -289,7 +303,7 @@ def _with_outcomes(
 
 
 def _drift_of_day(
-    spec: ModelSpec, day: date, predictions: pa.Table, registry: Registry
+    spec: ModelSpec, day: date, predictions: "pa.Table", registry: Registry
 ) -> tuple[str, Any] | None:
     """Version and drift report of the window that ends with `day`; None if nothing was served."""
     from flywheel.drift import Profile, compare
@@ -317,14 +331,22 @@ def _drift_of_day(
     )
 
 
-def _between(spec: ModelSpec, predictions: pa.Table, start: date, end: date) -> pa.Table:
+def _between(spec: ModelSpec, predictions: "pa.Table", start: date, end: date) -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     when = predictions.column("event_timestamp")
-    first, last = (pa.scalar(spec.calendar.midnight(d), UTC_MICROSECONDS) for d in (start, end))
+    first, last = (
+        pa.scalar(spec.calendar.midnight(d), arrow_type("timestamp")) for d in (start, end)
+    )
     return predictions.filter(pc.and_(pc.greater_equal(when, first), pc.less(when, last)))
 
 
-def _performance_rows(spec: ModelSpec, predictions: pa.Table) -> Iterator[dict[str, Any]]:
+def _performance_rows(spec: ModelSpec, predictions: "pa.Table") -> Iterator[dict[str, Any]]:
     """One row per local day and version."""
+    import numpy as np
+    import pyarrow.compute as pc
+
     from flywheel.evaluation import score
 
     days = [spec.calendar.day_of(t) for t in predictions.column("event_timestamp").to_pylist()]
@@ -349,7 +371,7 @@ def _performance_rows(spec: ModelSpec, predictions: pa.Table) -> Iterator[dict[s
         }
 
 
-def _overall(label: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+def _overall(label: "np.ndarray", probability: "np.ndarray") -> dict[str, float]:
     from flywheel.evaluation import score
 
     scores = score(label, probability).as_dict()

@@ -3,11 +3,9 @@
 import json
 from collections.abc import Iterator
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import numpy as np
-import pyarrow as pa
 
 from assets.lifecycle import inputs
 from assets.lifecycle.names import Lifecycle
@@ -19,6 +17,10 @@ from flywheel.model import ModelSpec
 from resources.lakehouse import Lakehouse
 from resources.registry import Registry, Version
 from resources.serving import Serving
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 SCORES = [name for name in Scores.__dataclass_fields__ if name != "rows"]
@@ -35,11 +37,11 @@ def evaluation_table(spec: ModelSpec) -> Dataset:
         key=("as_of", "contestant"),
         partition_by="as_of",
         columns=columns(
-            required("as_of", pa.date32(), "Day of the candidate."),
-            required("contestant", pa.string(), "`candidate`, `champion` or a baseline's name."),
-            ("model_version", pa.string(), "Registry version; null for a baseline."),
-            required("rows", pa.int64(), "Held-out cases, the same for all contestants."),
-            *((name, pa.float64(), f"{name} on the held-out cases.") for name in SCORES),
+            required("as_of", "date", "Day of the candidate."),
+            required("contestant", "string", "`candidate`, `champion` or a baseline's name."),
+            ("model_version", "string", "Registry version; null for a baseline."),
+            required("rows", "int64", "Held-out cases, the same for all contestants."),
+            *((name, "float64", f"{name} on the held-out cases.") for name in SCORES),
         ),
     )
 
@@ -64,8 +66,11 @@ def evaluation(life: Lifecycle) -> dg.AssetsDefinition:
         ),
     )
     def compute(
-        context: dg.AssetExecutionContext, training_set: pa.Table, registry: Registry
-    ) -> dg.Output[pa.Table]:
+        context: dg.AssetExecutionContext, training_set: Any, registry: Registry
+    ) -> dg.Output[Any]:
+        import numpy as np
+        import pyarrow as pa
+
         as_of = date.fromisoformat(context.partition_key)
         candidate = _candidate(spec, context.partition_key, registry)
         champion = registry.champion(spec.name)
@@ -206,7 +211,7 @@ def deployment(life: Lifecycle) -> dg.AssetsDefinition:
         deployed = serving.client.deploy(
             registry.bundle(version),
             actor=tags.get("flywheel/actor", "dagster"),
-            reason=tags.get("flywheel/reason", f"run {context.run_id}"),
+            reason=tags.get("flywheel/reason", f"run {context.run.run_id}"),
             model=spec.name,
         )
         return dg.MaterializeResult(
@@ -241,15 +246,15 @@ def _predictions(
     spec: ModelSpec,
     candidate: Version,
     champion: Version | None,
-    training_set: pa.Table,
-    held_out: pa.Table,
+    training_set: "pa.Table",
+    held_out: "pa.Table",
     registry: Registry,
-) -> dict[str, np.ndarray]:
+) -> "dict[str, np.ndarray]":
     """Probabilities of the held-out cases by contestant."""
     from flywheel.onnx_runtime import predict
     from flywheel_serving.bundle import open_bundle
 
-    def serve(version: Version) -> np.ndarray:
+    def serve(version: Version) -> "np.ndarray":
         bundle = open_bundle(registry.bundle(version))
         return predict(bundle.model_path.read_bytes(), inputs.encode(bundle.manifest, held_out))
 
@@ -264,7 +269,7 @@ def _predictions(
     return predictions
 
 
-def _score(label: np.ndarray, probability: np.ndarray) -> Scores:
+def _score(label: "np.ndarray", probability: "np.ndarray") -> Scores:
     from flywheel.evaluation import score
 
     return score(label, probability)
@@ -309,7 +314,7 @@ def _score_table(scores: dict[str, Scores], versions: dict[str, str | None]) -> 
 
 
 def _plots(
-    label: np.ndarray, predictions: dict[str, np.ndarray], scores: dict[str, Scores]
+    label: "np.ndarray", predictions: "dict[str, np.ndarray]", scores: dict[str, Scores]
 ) -> dict[str, Any]:
     from flywheel.plots import reliability, roc
 

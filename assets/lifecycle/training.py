@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from assets.authoring import trailing
 from assets.lifecycle import inputs
 from assets.lifecycle.names import Lifecycle
+from flywheel.dataset import arrow_type
 from flywheel.model import ModelSpec
 from flywheel.training import TrainedModel, TrainingData, TrainingError
 from resources.feature_store import FeatureStore
@@ -22,6 +21,8 @@ from resources.lakehouse import Lakehouse, Window, fingerprint
 from resources.registry import Registry, Run, Version
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from flywheel_serving.bundle import Manifest
 
 PROBE_ROWS = 16
@@ -65,7 +66,10 @@ def training_set(life: Lifecycle) -> dg.AssetsDefinition:
     )
     def compute(
         context: dg.AssetExecutionContext, lakehouse: Lakehouse, feature_store: FeatureStore
-    ) -> dg.Output[pa.Table]:
+    ) -> dg.Output[Any]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         as_of = date.fromisoformat(context.partition_key)
         cases = labelled_cases(spec, life.domain, as_of, lakehouse)
         columns = inputs.input_values(spec, life.domain, cases, feature_store)
@@ -105,7 +109,7 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
     )
     def compute(
         context: dg.AssetExecutionContext,
-        training_set: pa.Table,
+        training_set: Any,
         lakehouse: Lakehouse,
         registry: Registry,
     ) -> dg.MaterializeResult[Any]:
@@ -142,8 +146,11 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
     return compute
 
 
-def labelled_cases(spec: ModelSpec, domain: str, as_of: date, lakehouse: Lakehouse) -> pa.Table:
+def labelled_cases(spec: ModelSpec, domain: str, as_of: date, lakehouse: Lakehouse) -> "pa.Table":
     """Cases of the training window whose answer was known before the `as_of` day began."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     spine = spec.spine
     midnight = spec.calendar.midnight
     start = as_of - inputs.training_window(spec)
@@ -154,7 +161,7 @@ def labelled_cases(spec: ModelSpec, domain: str, as_of: date, lakehouse: Lakehou
         midnight(as_of) if by_day else as_of,
     )
     cases = lakehouse.read(f"{domain}.{spine.dataset.name}", window)
-    cut = pa.scalar(midnight(as_of), inputs.UTC_MICROSECONDS)
+    cut = pa.scalar(midnight(as_of), arrow_type("timestamp"))
     known = pc.and_(
         pc.is_valid(cases.column(spine.label)),
         pc.fill_null(pc.less(cases.column(spine.label_known_at), cut), False),
@@ -168,7 +175,7 @@ def labelled_cases(spec: ModelSpec, domain: str, as_of: date, lakehouse: Lakehou
     return labelled
 
 
-def training_fingerprint(spec: ModelSpec, training_set: pa.Table) -> str:
+def training_fingerprint(spec: ModelSpec, training_set: "pa.Table") -> str:
     """Identity of what a training would produce: rows, inputs, recipe, seed and transform."""
     recipe = repr((spec.inputs, spec.trainer, spec.trainer.version, spec.seed, spec.drift))
     digest = hashlib.sha256(fingerprint(training_set).encode())
@@ -177,8 +184,10 @@ def training_fingerprint(spec: ModelSpec, training_set: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def split_rows(training_set: pa.Table, split: str) -> pa.Table:
+def split_rows(training_set: "pa.Table", split: str) -> "pa.Table":
     """The rows to train on, or those held out."""
+    import pyarrow.compute as pc
+
     return training_set.filter(pc.equal(training_set.column("split"), split))
 
 
@@ -192,19 +201,22 @@ def input_snapshots(life: Lifecycle, lakehouse: Lakehouse) -> dict[str, int]:
 def materialization_tags(context: dg.AssetExecutionContext, key: dg.AssetKey) -> dict[str, str]:
     """What identifies this materialization in MLflow."""
     return {
-        "dagster_run_id": context.run_id,
+        "dagster_run_id": context.run.run_id,
         "asset": "/".join(key.path),
         "partition": context.partition_key if context.has_partition_key else "",
     }
 
 
 def _training_rows(
-    spec: ModelSpec, as_of: date, cases: pa.Table, columns: dict[str, pa.ChunkedArray]
-) -> pa.Table:
+    spec: ModelSpec, as_of: date, cases: "pa.Table", columns: "dict[str, pa.ChunkedArray]"
+) -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     spine = spec.spine
     first_held_out = spec.calendar.midnight(as_of - timedelta(days=spec.holdout_days))
     when = cases.column(spine.event_timestamp)
-    held_out = pc.greater_equal(when, pa.scalar(first_held_out, inputs.UTC_MICROSECONDS))
+    held_out = pc.greater_equal(when, pa.scalar(first_held_out, arrow_type("timestamp")))
     rows = pa.table(
         {
             "as_of": pa.array([as_of] * cases.num_rows, pa.date32()),
@@ -222,7 +234,7 @@ def _training_rows(
 def _train_and_register(
     life: Lifecycle,
     as_of: str,
-    training_set: pa.Table,
+    training_set: "pa.Table",
     identity: str,
     registry: Registry,
     run: Run,
@@ -285,7 +297,7 @@ def _write_bundle(
     manifest: "Manifest",
     trained: TrainedModel,
     data: TrainingData,
-    rows: pa.Table,
+    rows: "pa.Table",
 ) -> Path:
     """The deployed artifact: an MLflow ONNX model with transform, probe, profile and manifest."""
     import mlflow.onnx
@@ -348,8 +360,10 @@ def _log_inputs(run: Run, snapshots: dict[str, int]) -> None:
     )
 
 
-def _day_numbers(rows: pa.Table) -> Any:
+def _day_numbers(rows: "pa.Table") -> Any:
     """int64 [n]: days since the epoch (UTC) of each case's moment."""
+    import pyarrow as pa
+
     return rows.column(inputs.EVENT_TIMESTAMP).cast(pa.int64()).to_numpy() // 86_400_000_000
 
 

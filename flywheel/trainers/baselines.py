@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from flywheel.training import TrainingData
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -29,6 +28,7 @@ class LogisticRegression:
 
     def score(self, train: TrainingData, cases: TrainingData, seed: int) -> NDArray[np.float64]:
         """Fit and score."""
+        import numpy as np
         from sklearn.linear_model import LogisticRegression as Regression
 
         center = np.nanmedian(train.numeric, axis=0)
@@ -59,6 +59,7 @@ class GradientBoosting:
     def score(self, train: TrainingData, cases: TrainingData, seed: int) -> NDArray[np.float64]:
         """Fit and score."""
         import lightgbm
+        import numpy as np
 
         def design(data: TrainingData) -> NDArray[np.float64]:
             return np.concatenate([data.numeric, data.categorical], axis=1).astype(np.float64)

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from flywheel.training import TrainedModel, TrainingData, TrainingError
 
 if TYPE_CHECKING:
@@ -55,6 +53,7 @@ class TabularNetwork:
         Raises:
             TrainingError: The loss is not finite, or the data cannot be learned from.
         """
+        import numpy as np
         import torch
 
         train.check()
@@ -124,6 +123,7 @@ class TabularNetwork:
             ).item()
 
     def _network(self, train: TrainingData) -> nn.Module:
+        import numpy as np
         import torch
         from torch import nn
 
@@ -217,6 +217,7 @@ def _hold_to_torch(onnx: bytes, network: nn.Module, data: TrainingData) -> None:
     Raises:
         TrainingError: The two differ by more than 1e-5.
     """
+    import numpy as np
     import torch
 
     from flywheel.onnx_runtime import predict

@@ -122,7 +122,7 @@ import pyarrow as pa
 
 from assets.authoring import AssetContext, dataset, feature_view
 from flywheel.calendar import Calendar
-from flywheel.dataset import UTC_MICROSECONDS, Dataset, columns, required
+from flywheel.dataset import Dataset, columns, required
 from flywheel.features import FeatureView, join_keys, number
 from flywheel.gates import AtLeast
 from flywheel.model import DriftPolicy, ModelSpec, RequestField, Spine, view_inputs
@@ -135,11 +135,11 @@ THROWS = Dataset(
     key=("throw_id",),
     partition_by="thrown_at",
     columns=columns(
-        required("throw_id", pa.string(), "Throw."),
-        required("thrown_at", UTC_MICROSECONDS, "When."),
-        required("player", pa.string(), "Who."),
-        ("six", pa.bool_(), "What came of it."),
-        ("landed_at", UTC_MICROSECONDS, "When it lay still."),
+        required("throw_id", "string", "Throw."),
+        required("thrown_at", "timestamp", "When."),
+        required("player", "string", "Who."),
+        ("six", "bool", "What came of it."),
+        ("landed_at", "timestamp", "When it lay still."),
     ),
 )
 

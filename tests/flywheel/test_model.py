@@ -6,11 +6,10 @@ from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from flywheel.calendar import Calendar
-from flywheel.dataset import UTC_MICROSECONDS, Dataset, columns, required
+from flywheel.dataset import Dataset, columns, required
 from flywheel.features import FeatureView, join_keys, number
 from flywheel.gates import AtLeast
 from flywheel.model import (
@@ -30,11 +29,11 @@ ORDERS = Dataset(
     key=("order_id",),
     partition_by="ordered_at",
     columns=columns(
-        required("order_id", pa.string(), "Order."),
-        required("ordered_at", UTC_MICROSECONDS, "When it was placed."),
-        required("customer", pa.string(), "Who placed it."),
-        ("returned", pa.bool_(), "Came back."),
-        ("settled_at", UTC_MICROSECONDS, "When that was known."),
+        required("order_id", "string", "Order."),
+        required("ordered_at", "timestamp", "When it was placed."),
+        required("customer", "string", "Who placed it."),
+        ("returned", "bool", "Came back."),
+        ("settled_at", "timestamp", "When that was known."),
     ),
 )
 CUSTOMERS = FeatureView(

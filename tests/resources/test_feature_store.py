@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from flywheel.dataset import UTC_MICROSECONDS, Column, required
+from flywheel.dataset import Column, required
 from flywheel.features import FeatureView, join_keys, number
 from flywheel_serving import manifest
 from flywheel_serving.online_store import SqliteOnlineStore
@@ -29,9 +29,9 @@ CUSTOMERS = FeatureView(
     join_keys=join_keys("customer"),
     features=(
         number("spent", "Spent."),
-        Column("visits", pa.int64(), "Visits."),
-        Column("tier", pa.string(), "Tier."),
-        Column("member", pa.bool_(), "Member."),
+        Column("visits", "int64", "Visits."),
+        Column("tier", "string", "Tier."),
+        Column("member", "bool", "Member."),
     ),
     ttl=timedelta(hours=8),
     description="A customer.",
@@ -39,7 +39,7 @@ CUSTOMERS = FeatureView(
 )
 SHELVES = FeatureView(
     name="shelves",
-    join_keys=(required("aisle", pa.string(), "Aisle."), required("level", pa.int64(), "Level.")),
+    join_keys=(required("aisle", "string", "Aisle."), required("level", "int64", "Level.")),
     features=(number("stock", "Stock."),),
     ttl=timedelta(days=30),
     description="A shelf.",
@@ -145,11 +145,11 @@ def questions() -> list[dict[str, Any]]:
 
 SPINE = pa.schema(
     [
-        ("case", pa.string()),
-        ("customer", pa.string()),
-        ("aisle", pa.string()),
-        ("level", pa.int64()),
-        ("event_timestamp", UTC_MICROSECONDS),
+        ("case", "string"),
+        ("customer", "string"),
+        ("aisle", "string"),
+        ("level", "int64"),
+        ("event_timestamp", pa.timestamp("us", tz="UTC")),
     ]
 )
 
@@ -206,16 +206,16 @@ def test_a_row_older_than_its_time_to_live_is_absent(late: FeatureStore) -> None
 
 def gateways_view(view: FeatureView) -> manifest.FeatureView:
     """The same view, as a bundle's manifest tells the gateway."""
-    kinds = {"string": "string", "int64": "int64", "double": "double", "bool": "bool"}
+    kinds = {"string": "string", "int64": "int64", "float64": "double", "bool": "bool"}
     return manifest.FeatureView(
         name=view.name,
         join_keys=[
-            manifest.JoinKey(name=c.name, dtype=kinds[str(c.dtype)])  # type: ignore[arg-type]
+            manifest.JoinKey(name=c.name, dtype=kinds[c.dtype])  # type: ignore[arg-type]
             for c in view.join_keys
         ],
         ttl_seconds=view.ttl.total_seconds(),
         features=[
-            manifest.ViewFeature(name=c.name, dtype=kinds[str(c.dtype)])  # type: ignore[arg-type]
+            manifest.ViewFeature(name=c.name, dtype=kinds[c.dtype])  # type: ignore[arg-type]
             for c in view.features
         ],
     )

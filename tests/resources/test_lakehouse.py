@@ -15,7 +15,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from flywheel.dataset import UTC_MICROSECONDS, Dataset, columns, required
+from flywheel.dataset import Dataset, columns, required
 from resources.lakehouse import IcebergIOManager, Lakehouse, Window, fingerprint
 
 NAME = "shop.sales"
@@ -24,11 +24,11 @@ SALES = Dataset(
     key=("day", "item"),
     partition_by="day",
     columns=columns(
-        required("day", pa.date32(), "Day."),
-        required("item", pa.string(), "Item."),
-        ("amount", pa.float64(), "Amount."),
-        ("tags", pa.list_(pa.string()), "Tags."),
-        ("seen_at", UTC_MICROSECONDS, "Seen."),
+        required("day", "date", "Day."),
+        required("item", "string", "Item."),
+        ("amount", "float64", "Amount."),
+        ("tags", "list<string>", "Tags."),
+        ("seen_at", "timestamp", "Seen."),
     ),
 )
 MONDAY = date(2024, 1, 29)  # the week reaches into the next month, and so the next partition
@@ -136,7 +136,7 @@ def test_a_window_of_instants_begins_at_its_start_and_ends_before_its_end(
     lakehouse: Lakehouse,
 ) -> None:
     ticks = Dataset(
-        "ticks", columns(required("at", UTC_MICROSECONDS, "When.")), ("at",), partition_by="at"
+        "ticks", columns(required("at", "timestamp", "When.")), ("at",), partition_by="at"
     )
     start = datetime(2024, 3, 10, 5, tzinfo=UTC)
     end = start + timedelta(hours=23)

@@ -1,0 +1,1 @@
+"""The benchmark suite: side by side, in CPU seconds. `python -m bench --help` says how."""

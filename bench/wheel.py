@@ -1,0 +1,61 @@
+"""What the wheel costs: January and February as assets, against one plain script."""
+
+from __future__ import annotations
+
+from bench.measure import Child, child, temporary_home
+from bench.report import Row, Step, at_most
+
+GREATEST_RATIO = 1.5
+
+PLAIN, ASSETS = "plain script", "Flywheel"
+MODULES = {PLAIN: "bench.wheel_plain", ASSETS: "bench.wheel_assets"}
+
+
+class DifferentWorkError(RuntimeError):
+    """The two sides did not compute the same, so their times cannot be compared."""
+
+
+def measure(repeat: int, step: Step) -> list[Row]:
+    """Both as processes, taking turns; each side's turn with the least CPU time.
+
+    Raises:
+        DifferentWorkError: Their scores differ.
+    """
+    runs: dict[str, list[Child]] = {subject: [] for subject in MODULES}
+    for turn in range(repeat):
+        for subject, module in MODULES.items():
+            step(f"{subject}, {turn + 1} of {repeat}")
+            with temporary_home():
+                runs[subject].append(child("-m", module))
+    plain, assets = (min(runs[subject], key=lambda run: run.cpu) for subject in MODULES)
+    if plain.result["scores"] != assets.result["scores"]:
+        raise DifferentWorkError(
+            f"the scores differ: {plain.result['scores']} and {assets.result['scores']}; bring "
+            "bench/plain.py in line with the assets"
+        )
+    return [
+        Row("wheel", PLAIN, _seconds(plain.cpu)),
+        at_most("wheel", ASSETS, _seconds(assets.cpu), assets.cpu / plain.cpu, GREATEST_RATIO),
+        Row("wheel", f"{PLAIN}, without imports", _seconds(_work(plain))),
+        at_most(
+            "wheel", f"{ASSETS}, without imports", _seconds(_work(assets)),
+            _work(assets) / _work(plain), GREATEST_RATIO,
+        ),
+        *(
+            Row("wheel", f"part: {part}", f"{_part(plain, part)} | {_part(assets, part)}")
+            for part in assets.result["parts"]
+        ),
+    ]  # fmt: skip
+
+
+def _work(run: Child) -> float:
+    return run.cpu - run.result["parts"]["imports"]
+
+
+def _part(run: Child, part: str) -> str:
+    seconds = run.result["parts"].get(part)
+    return "-" if seconds is None else _seconds(seconds)
+
+
+def _seconds(cpu: float) -> str:
+    return f"{cpu:.1f} CPU s"

@@ -1,0 +1,59 @@
+"""The documentation keeps its word: links lead somewhere, commands and names exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flywheel.cli import app
+from flywheel.settings import ROOT, Settings
+
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "serving" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_make_target_exists(page: Path) -> None:
+    declared = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    commands = re.findall(r"`make ([a-z-]+)|^make ([a-z-]+)", page.read_text(), flags=re.MULTILINE)
+    assert {name for pair in commands for name in pair if name} <= declared
+
+
+def test_help_names_every_target_with_a_sentence() -> None:
+    told = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True)
+    for target in ("demo", "dev", "down", "test", "bench", "lint"):
+        assert re.search(rf"^  {target}\s+\S.*", told.stdout, flags=re.MULTILINE)
+
+
+def test_the_example_environment_names_every_setting() -> None:
+    named = set(re.findall(r"FLYWHEEL_([A-Z_]+)=", (ROOT / ".env.example").read_text()))
+    assert named == {name.upper() for name in Settings.model_fields}
+
+
+def test_an_unknown_server_is_refused_with_the_known_ones() -> None:
+    result = CliRunner().invoke(app, ["up", "tritn"])
+    assert result.exit_code == 2
+    assert "serving, mlflow, dagster" in result.output.replace("\n", " ")
+
+
+def test_stopping_what_does_not_run_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    result = CliRunner().invoke(app, ["down"])
+    assert result.exit_code == 0
+    assert result.output.count("was not running") == 3
