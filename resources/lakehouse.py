@@ -102,6 +102,13 @@ class Lakehouse(dg.ConfigurableResource):
         scan = table.scan(row_filter=_expression(window)) if window else table.scan()
         return _sorted(scan.to_arrow(), table.properties.get("flywheel.key", ""))
 
+    def newest(self, name: str, column: str) -> datetime | None:
+        """The greatest value of a timestamp column, None while the table has no rows."""
+        import pyarrow.compute as pc
+
+        values = self.table(name).scan(selected_fields=(column,)).to_arrow().column(column)
+        return pc.max(values).as_py()
+
     def current_snapshot(self, name: str) -> int:
         """Id of the table's current snapshot, 0 while it has none."""
         snapshot = self.table(name).current_snapshot()

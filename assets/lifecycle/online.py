@@ -4,10 +4,10 @@ from typing import Any
 
 import dagster as dg
 
-from assets.authoring import AssetContext, partitions_of
 from assets.discovery import Domain
 from flywheel.features import FeatureView
 from resources.feature_store import FeatureStore
+from resources.lakehouse import Lakehouse
 
 
 def views_of(domain: Domain) -> dict[str, FeatureView]:
@@ -16,34 +16,41 @@ def views_of(domain: Domain) -> dict[str, FeatureView]:
 
 
 def online_features(domain: Domain) -> dg.AssetsDefinition:
-    """The asset that materializes a domain's feature views to the online store."""
+    """The asset that brings the online store up to the newest rows of a domain's feature views.
+
+    It has no partitions: whatever days are computed again, online is what is newest.
+    """
     views = views_of(domain)
-    spec = domain.models[0]
 
     @dg.asset(
         key=dg.AssetKey([domain.name, "online_features"]),
-        partitions_def=partitions_of(spec.calendar),
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[dg.AssetKey([domain.name, name]) for name in views],
+        deps=[
+            dg.AssetDep(
+                dg.AssetKey([domain.name, name]), partition_mapping=dg.AllPartitionMapping()
+            )
+            for name in views
+        ],
         group_name=domain.name,
-        description="The newest row of every feature view in Feast's online store. Rows that are "
-        "older than their view's time to live are left out: nobody may use them.",
-        owners=[spec.owner],
+        description="The newest row of every entity in Feast's online store. Rows older than their "
+        "view's time to live are left out: nobody may use them.",
+        owners=[domain.models[0].owner],
         kinds={"feast", "sqlite"},
         tags={"flywheel/layer": "features"},
         pool="online_store",
     )
-    def compute(
-        context: dg.AssetExecutionContext, feature_store: FeatureStore
-    ) -> dg.MaterializeResult[Any]:
-        start, end = AssetContext(context).instants
-        by_reach: dict[Any, list[FeatureView]] = {}
-        for view in views.values():
-            by_reach.setdefault(max(start, end - view.ttl), []).append(view)
-        for since, reaching in by_reach.items():
-            feature_store.materialize(domain.name, reaching, since, end)
+    def compute(lakehouse: Lakehouse, feature_store: FeatureStore) -> dg.MaterializeResult[Any]:
+        newest = {
+            name: lakehouse.newest(f"{domain.name}.{name}", "event_timestamp") for name in views
+        }
+        for name, event in newest.items():
+            if event is not None:
+                view = views[name]
+                feature_store.materialize(domain.name, [view], event - view.ttl, event)
         return dg.MaterializeResult(
-            metadata={"views": len(views), "up_to": dg.MetadataValue.timestamp(end)}
+            metadata={
+                name: dg.MetadataValue.timestamp(event) if event else "no row yet"
+                for name, event in newest.items()
+            }
         )
 
     return compute
