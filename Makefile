@@ -63,6 +63,7 @@ bench: install ## Measure side by side and print the tables
 lint: install ## Check style, types and definitions
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 	@$(BIN)/basedpyright --level error
+	@$(BIN)/dg check defs >/dev/null && $(BIN)/dagster definitions validate --log-level error
 
 format: install ## Fix style
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
