@@ -28,7 +28,7 @@ install: .venv/installed .venv-triton/installed ## Make both environments from p
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed; name another with PYTHON=..."; exit 1; }
 	@echo "environment of the project ..."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check uv
 	@$(UV) pip install --quiet --native-tls --compile-bytecode --python $(BIN)/python \
 		--constraint constraints.txt --group dev --editable . --editable serving
 	@touch $@

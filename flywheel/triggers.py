@@ -57,6 +57,8 @@ def decide(
     """
     if evidence.champion_as_of is None:
         return Decision(False, "there is no champion yet: train the first one by hand")
+    if evidence.as_of <= evidence.champion_as_of:
+        return Decision(False, f"the champion of {evidence.champion_as_of} knows more already")
     if evidence.as_of in trained:
         return Decision(False, f"{evidence.as_of} has been trained already")
     if evidence.drifted:

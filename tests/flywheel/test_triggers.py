@@ -68,3 +68,11 @@ def test_without_an_age_limit_a_champion_may_grow_old() -> None:
 def test_drift_comes_before_age() -> None:
     decision = decide(Evidence(TODAY, "drifted: x", champion_of(99)), [], retrain_every_days=28)
     assert decision.cause is Cause.DRIFT
+
+
+@pytest.mark.parametrize("age", [0, -30])
+def test_an_old_day_that_is_measured_again_trains_nothing(age: int) -> None:
+    evidence = Evidence(TODAY, "drifted: x", champion_of(age))
+    decision = decide(evidence, [], retrain_every_days=1)
+    assert not decision.train
+    assert "knows more" in decision.reason
