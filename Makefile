@@ -52,7 +52,7 @@ dev: install ## Open the project in the Dagster UI, with serving and MLflow besi
 
 test: install ## Run every test, the slow ones too, and lint
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-fast: install ## Run the tests that take seconds
 	@$(BIN)/python -m pytest -m "not slow"

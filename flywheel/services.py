@@ -217,6 +217,7 @@ def environment(settings: Settings) -> dict[str, str]:
         # Spinning thread pools collapse on a machine with few cores.
         "OMP_NUM_THREADS": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "DO_NOT_TRACK": "true",
         "FEAST_USAGE": "False",

@@ -6,6 +6,7 @@ is part of the network, so the exported file takes raw values.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -195,6 +196,8 @@ def _export(network: nn.Module, example: TrainingData) -> bytes:
     """One ONNX file with a free batch dimension."""
     import torch
 
+    # It warns that torchvision is not there; nothing here wants it.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     rows = example.rows(slice(0, 2))
     batch = torch.export.Dim("batch")
     program = torch.onnx.export(
