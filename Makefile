@@ -61,8 +61,7 @@ bench: install ## Measure side by side and print the tables
 	@$(BIN)/python -m bench
 
 lint: install ## Check style, types and definitions
-	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
-	@$(BIN)/basedpyright --level error
+	@$(BIN)/pre-commit run --all-files
 	@$(BIN)/dg check defs >/dev/null && $(BIN)/dagster definitions validate --log-level error
 
 format: install ## Fix style

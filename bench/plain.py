@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from assets.flights import departures as flights
 from assets.flights import source
@@ -66,7 +67,7 @@ class World:
         """Cases as rows of a training set made on a morning."""
         when = cases.column(SPEC.spine.event_timestamp)
         held_out = SPEC.calendar.midnight(as_of - timedelta(days=holdout_days))
-        columns = inputs.input_values(SPEC, "flights", cases, cast(Any, self))
+        columns = inputs.input_values(SPEC, "flights", cases, cast("Any", self))
         rows = pa.table(
             {
                 "as_of": pa.array([as_of] * cases.num_rows, pa.date32()),
@@ -104,23 +105,21 @@ def read_world(start: date, end: date, *, withhold_own_departure: bool = False) 
     raw = source.read("flights").to_pandas(date_as_object=False)
     day = pd.to_datetime(raw[["year", "month", "day"]])
     raw = raw[(day >= pd.Timestamp(start)) & (day < pd.Timestamp(end))]
-    departures = flights.DEPARTURES.conform(
-        flights.clean(raw, source.read("airports").to_pandas())
-    )
+    departures = flights.DEPARTURES.conform(flights.clean(raw, source.read("airports").to_pandas()))
     raw = source.read("weather").to_pandas()
     hour = pd.to_datetime(raw["time_hour"], utc=True)
     first, last = SPEC.calendar.midnight(start), SPEC.calendar.midnight(end)
     weather = stations.clean(raw[(hour >= first) & (hour < last)]).to_pandas()
     frame = departures.to_pandas()
-    evidence = frame
+    evidence: pd.DataFrame = frame
     if withhold_own_departure:
         due = frame["scheduled_departure"]
         later = frame["departed_at"].where(~(frame["departed_at"] < due), due)
         evidence = frame.assign(departed_at=later)
     frames = {
-        **{view.__name__: view(cast(Any, None), evidence) for view in DELAY_VIEWS},
-        **{view.__name__: view(cast(Any, None), frame) for view in OTHER_VIEWS},
-        origin_weather.__name__: origin_weather(cast(Any, None), weather),
+        **{view.__name__: view(cast("Any", None), evidence) for view in DELAY_VIEWS},
+        **{view.__name__: view(cast("Any", None), frame) for view in OTHER_VIEWS},
+        origin_weather.__name__: origin_weather(cast("Any", None), weather),
     }
     return World(
         departures,
@@ -131,6 +130,11 @@ def read_world(start: date, end: date, *, withhold_own_departure: bool = False) 
             for view in SPEC.views
         },
     )
+
+
+def split_rows(rows: pa.Table, split: str) -> pa.Table:
+    """The rows to train on, or those held out."""
+    return rows.filter(pc.equal(rows.column("split"), pa.scalar(split)))
 
 
 def manifest_of(rows: pa.Table) -> Manifest:
@@ -152,7 +156,9 @@ def contest(train_rows: pa.Table, case_rows: pa.Table) -> dict[str, Scores]:
     """Fit the network and its baselines on some rows, and score all of them on others."""
     manifest = manifest_of(train_rows)
     train, cases = (inputs.encode(manifest, rows) for rows in (train_rows, case_rows))
-    predictions = {"candidate": predict(fit(train, train_rows).onnx, cases)}
+    predictions: dict[str, NDArray[Any]] = {
+        "candidate": predict(fit(train, train_rows).onnx, cases)
+    }
     for name, baseline in SPEC.baselines.items():
         predictions[name] = baseline.score(train, cases, SPEC.seed)
     label = cases.label.astype(np.float64)

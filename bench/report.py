@@ -34,7 +34,14 @@ class Row:
         """The line as text."""
         benchmark, subject, measured, ratio, goal, met = astuple(self)
         verdict = "" if met is None else "yes" if met else "no"
-        return [benchmark, subject, measured, "" if ratio is None else f"{ratio:.2f}", goal, verdict]
+        return [
+            benchmark,
+            subject,
+            measured,
+            "" if ratio is None else f"{ratio:.2f}",
+            goal,
+            verdict,
+        ]
 
 
 def at_most(benchmark: str, subject: str, measured: str, ratio: float, limit: float) -> Row:

@@ -42,7 +42,7 @@ def measure(repeat: int, step: Step) -> list[Row]:
             _work(assets) / _work(plain), GREATEST_RATIO,
         ),
         *(
-            Row("wheel", f"part: {part}", f"{_part(plain, part)} | {_part(assets, part)}")
+            Row("wheel", f"part: {part}", _both(plain, assets, part))
             for part in assets.result["parts"]
         ),
     ]  # fmt: skip
@@ -50,6 +50,10 @@ def measure(repeat: int, step: Step) -> list[Row]:
 
 def _work(run: Child) -> float:
     return run.cpu - run.result["parts"]["imports"]
+
+
+def _both(plain: Child, assets: Child, part: str) -> str:
+    return f"script {_part(plain, part)}, Flywheel {_part(assets, part)}"
 
 
 def _part(run: Child, part: str) -> str:

@@ -29,7 +29,8 @@ def main() -> None:
     trust_the_page_cache()
     prepare_dagster_home(Settings())
     definitions = build_definitions()
-    instance = dg.DagsterInstance.get()
+    with watch.part("Dagster's databases, made"):
+        instance = dg.DagsterInstance.get()
     life = Lifecycle("flights", next(d for d in domains() if d.name == "flights").models[0])
     watch_parts(watch, life.spec)
 
@@ -55,10 +56,11 @@ def watch_parts(watch: Stopwatch, spec: Any) -> None:
     from dagster._core.storage.event_log import SqliteEventLogStorage
 
     from assets.lifecycle import training
+    from flywheel import plots
     from flywheel.trainers.tabular import TabularNetwork
+    from resources import registry
     from resources.feature_store import FeatureStore
     from resources.lakehouse import Lakehouse
-    from resources.registry import Registry, Run
 
     watch.watch(TabularNetwork, "fit", "fit")
     for baseline in spec.baselines.values():
@@ -70,10 +72,13 @@ def watch_parts(watch: Stopwatch, spec: Any) -> None:
     watch.watch(FeatureStore, "historical", "Feast offline")
     watch.watch(FeatureStore, "materialize", "Feast online")
     for method in ("versions", "find", "register", "champion", "bundle"):
-        watch.watch(Registry, method, "MLflow")
+        watch.watch(registry.Registry, method, "MLflow")
     for method in ("log", "log_directory"):
-        watch.watch(Run, method, "MLflow")
+        watch.watch(registry.Run, method, "MLflow")
+    watch.watch(registry, "_client", "MLflow's database, made")
     watch.watch(training, "_write_bundle", "bundle")
+    for plot in ("training_curve", "roc", "reliability"):
+        watch.watch(plots, plot, "plots")
 
 
 def scores_of(life: Any) -> dict[str, dict[str, float]]:

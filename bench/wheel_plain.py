@@ -25,9 +25,7 @@ def main() -> None:
     start = AS_OF - timedelta(days=plain.SPEC.training_days)
     cases = world.labelled(start, AS_OF, AS_OF)
     rows = world.rows(cases, AS_OF, plain.SPEC.holdout_days)
-    train, held_out = (
-        rows.filter(plain.pc.equal(rows.column("split"), split)) for split in ("train", "holdout")
-    )
+    train, held_out = (plain.split_rows(rows, split) for split in ("train", "holdout"))
     scores = plain.contest(train, held_out)
     report(
         {

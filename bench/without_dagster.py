@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 
-
 def _undecorated(*_: Any, **__: Any) -> Any:
     return lambda function: function
 
