@@ -62,7 +62,8 @@ bench: install ## Measure side by side and print the tables
 
 lint: install ## Check style, types and definitions
 	@$(BIN)/pre-commit run --all-files
-	@$(BIN)/dg check defs >/dev/null && $(BIN)/dagster definitions validate --log-level error
+	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/dg check defs >/dev/null
+	@$(BIN)/dagster definitions validate --log-level error
 
 format: install ## Fix style
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .

@@ -13,6 +13,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.lifecycle.inputs import cases_of
 from assets.lifecycle.names import Lifecycle
 from flywheel.features import FeatureView
 from resources.feature_store import FeatureStore
@@ -66,13 +67,7 @@ def replay(
     spec = life.spec
     start, end = (spec.calendar.midnight(d) for d in (day, day + timedelta(days=1)))
     spine = spec.spine
-    by_time = spine.dataset.partition_by == spine.event_timestamp
-    window = Window(
-        spine.dataset.partition_by or spine.event_timestamp,
-        start if by_time else day,
-        end if by_time else day + timedelta(days=1),
-    )
-    cases = lakehouse.read(f"{life.domain}.{spine.dataset.name}", window)
+    cases = cases_of(life, lakehouse, day, day + timedelta(days=1))
     cases = cases.sort_by([(spine.event_timestamp, "ascending"), (spine.entity_id, "ascending")])
     feature_store.apply(life.domain, spec.views)
     feeds = [

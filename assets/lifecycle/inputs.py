@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from assets.lifecycle.names import Lifecycle
 from flywheel.dataset import Column, Dataset, DType, required
 from flywheel.model import ModelSpec
 from flywheel.training import TrainingData
@@ -26,6 +27,7 @@ from flywheel_serving.bundle import (
     ViewFeature,
 )
 from resources.feature_store import FeatureStore
+from resources.lakehouse import Lakehouse, Window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,6 +71,19 @@ def training_set_table(spec: ModelSpec) -> Dataset:
             *input_columns(spec),
         ),
     )
+
+
+def cases_of(life: Lifecycle, lakehouse: Lakehouse, start: date, end: date) -> pa.Table:
+    """The spine's rows of the local days from `start` up to, not including, `end`."""
+    spine = life.spec.spine
+    dataset = spine.dataset
+    by_date = next((c for c in dataset.columns if c.name == dataset.partition_by), None)
+    if by_date is not None and by_date.dtype == "date":
+        window = Window(by_date.name, start, end)
+    else:
+        midnight = life.spec.calendar.midnight
+        window = Window(spine.event_timestamp, midnight(start), midnight(end))
+    return lakehouse.read(".".join(life.sibling(dataset.name).path), window)
 
 
 def spine_rows(spec: ModelSpec, cases: pa.Table) -> pa.Table:
@@ -225,11 +240,6 @@ def transform_source(spec: ModelSpec) -> bytes | None:
     if spec.request_features is None:
         return None
     return Path(inspect.getfile(spec.request_features)).read_bytes()
-
-
-def training_window(spec: ModelSpec) -> timedelta:
-    """How far before its `as_of` day a training set reaches."""
-    return timedelta(days=spec.training_days)
 
 
 def _transformed(spec: ModelSpec, spine: pa.Table) -> list[Mapping[str, Any]]:

@@ -118,7 +118,7 @@ def predictions(life: Lifecycle) -> dg.AssetsDefinition:
             # A request id that comes again is the same request: its first answer stays.
             rows.setdefault(row["request_id"], row)
         answers = pa.Table.from_pylist(list(rows.values()), schema=table.schema)
-        answers = _with_outcomes(life, lakehouse, answers, start, end)
+        answers = _with_outcomes(life, lakehouse, answers, *AssetContext(context).dates)
         labelled = answers.num_rows - answers.column("label").null_count
         defaulted = pc.sum(pc.greater(pc.list_value_length(answers.column("defaulted")), 0)).as_py()
         return dg.Output(
@@ -277,20 +277,14 @@ def _earlier(lakehouse: Lakehouse, name: str, window: Window) -> list[dict[str, 
 
 
 def _with_outcomes(
-    life: Lifecycle, lakehouse: Lakehouse, answers: "pa.Table", start: datetime, end: datetime
+    life: Lifecycle, lakehouse: Lakehouse, answers: "pa.Table", start: date, end: date
 ) -> "pa.Table":
     """The answers with the label of their case, as known now."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     spine = life.spec.spine
-    by_day = spine.dataset.partition_by == spine.event_timestamp
-    window = Window(
-        spine.dataset.partition_by or spine.event_timestamp,
-        start if by_day else start.date(),
-        end if by_day else end.date(),
-    )
-    cases = lakehouse.read(".".join(life.sibling(spine.dataset.name).path), window)
+    cases = inputs.cases_of(life, lakehouse, start, end)
     places = pc.index_in(
         answers.column("entity_id"),
         cases.column(spine.entity_id).cast(pa.string()).combine_chunks(),

@@ -17,7 +17,7 @@ from flywheel.dataset import arrow_type
 from flywheel.model import ModelSpec
 from flywheel.training import TrainedModel, TrainingData, TrainingError
 from resources.feature_store import FeatureStore
-from resources.lakehouse import Lakehouse, Window, fingerprint
+from resources.lakehouse import Lakehouse, fingerprint
 from resources.registry import Registry, Run, Version
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def training_set(life: Lifecycle) -> dg.AssetsDefinition:
         import pyarrow.compute as pc
 
         as_of = date.fromisoformat(context.partition_key)
-        cases = labelled_cases(spec, life.domain, as_of, lakehouse)
+        cases = labelled_cases(life, as_of, lakehouse)
         columns = inputs.input_values(spec, life.domain, cases, feature_store)
         rows = _training_rows(spec, as_of, cases, columns)
         held_out = pc.sum(pc.equal(rows.column("split"), inputs.HOLDOUT)).as_py() or 0
@@ -146,22 +146,15 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
     return compute
 
 
-def labelled_cases(spec: ModelSpec, domain: str, as_of: date, lakehouse: Lakehouse) -> "pa.Table":
+def labelled_cases(life: Lifecycle, as_of: date, lakehouse: Lakehouse) -> "pa.Table":
     """Cases of the training window whose answer was known before the `as_of` day began."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    spine = spec.spine
-    midnight = spec.calendar.midnight
-    start = as_of - inputs.training_window(spec)
-    by_day = spine.dataset.partition_by == spine.event_timestamp
-    window = Window(
-        spine.dataset.partition_by or spine.event_timestamp,
-        midnight(start) if by_day else start,
-        midnight(as_of) if by_day else as_of,
-    )
-    cases = lakehouse.read(f"{domain}.{spine.dataset.name}", window)
-    cut = pa.scalar(midnight(as_of), arrow_type("timestamp"))
+    spec, spine = life.spec, life.spec.spine
+    start = as_of - timedelta(days=spec.training_days)
+    cases = inputs.cases_of(life, lakehouse, start, as_of)
+    cut = pa.scalar(spec.calendar.midnight(as_of), arrow_type("timestamp"))
     known = pc.and_(
         pc.is_valid(cases.column(spine.label)),
         pc.fill_null(pc.less(cases.column(spine.label_known_at), cut), False),
@@ -170,7 +163,7 @@ def labelled_cases(spec: ModelSpec, domain: str, as_of: date, lakehouse: Lakehou
     if not labelled.num_rows:
         raise TrainingError(
             f"{spec.name}: no case with a known answer between {start} and {as_of}: materialize "
-            f"{domain}/{spine.dataset.name} for those days first"
+            f"{life.domain}/{spine.dataset.name} for those days first"
         )
     return labelled
 
