@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
 from typing import Any
@@ -30,6 +30,9 @@ SPRING = date(2013, 4, 24)
 JULY = (date(2013, 7, 1), date(2013, 7, 8))
 
 SENSOR_SECONDS = 300.0
+
+# Tag of the demo's runs that names their step.
+STEP = "flywheel/demo"
 
 
 class DemoError(RuntimeError):
@@ -89,28 +92,26 @@ class Turn:
 
     def data(self) -> None:
         """January and February, their features, and the online store as it was on 1 March."""
-        self._materialize("flights_reference", "airlines, airports, planes", ("airports",))
-        self._materialize(
-            "flights_data", "January and February: flights, weather, features, online store",
-            ("departures", self.spec.views[-1].name), (FIRST_DAY, FIRST_TRAINING),
-        )  # fmt: skip
+        self._run("flights_reference", "airlines, airports, planes", {})
+        self._run(
+            "flights_data",
+            "January and February: flights, weather, features, online store",
+            range_tags((FIRST_DAY, FIRST_TRAINING)),
+        )
 
     def first_champion(self) -> None:
         """Train as of 1 March."""
-        key = self.life.key("deployment")
-        if self.instance.get_latest_materialization_event(key) is None:
-            as_of = FIRST_TRAINING.isoformat()
-            self._run(
-                f"{self.spec.name}_training", f"training as of {as_of}, evaluation, deployment",
-                tags={
-                    "dagster/partition": as_of,
-                    **self.life.run_tags(as_of),
-                    "flywheel/trigger": "manual",
-                    "flywheel/reason": "the first model",
-                },
-            )  # fmt: skip
-        else:
-            done("training as of 2013-03-01, evaluation, deployment")
+        as_of = FIRST_TRAINING.isoformat()
+        self._run(
+            f"{self.spec.name}_training",
+            f"training as of {as_of}, evaluation, deployment",
+            {
+                "dagster/partition": as_of,
+                **self.life.run_tags(as_of),
+                "flywheel/trigger": "manual",
+                "flywheel/reason": "the first model",
+            },
+        )
 
     def march(self) -> None:
         """The first days of March, served."""
@@ -190,77 +191,66 @@ class Turn:
         """Days that will be replayed must not reach the online store before their time."""
         names = [self.spec.spine.dataset.name, "weather", *(v.name for v in self.spec.views)]
         also = ["online_features"] if online else []
-        self._materialize_assets(f"{what}: flights, weather, features", names, days, also)
+        self._materialize(f"{what}: flights, weather, features", [*names, *also], days)
 
     def _serve(self, what: str, days: tuple[date, date]) -> None:
         """Replay days through the gateway, then collect and measure what was served."""
         from jobs.replay import replay
         from resources.build import default_resources
 
-        if self._is_done(self.life.key("performance"), days):
+        measured = f"{what}: predictions, drift, performance"
+        if self._is_done(measured):
             done(f"{what}, served")
-            return
-        resources = default_resources(Settings())
-        with progress(f"{what}, served") as advance:
-            calendar = self.spec.calendar.days(*days)
-            for place, day in enumerate(calendar):
-                replay(
-                    self.life, day,
-                    resources["lakehouse"], resources["feature_store"], resources["serving"],
-                    lambda n, total, place=place: advance((place + n / total) / len(calendar)),
-                )  # fmt: skip
-        names = [f"{self.spec.name}_{s}" for s in ("predictions", "drift", "performance")]
-        self._materialize_assets("predictions, drift, performance", names, days)
-
-    def _materialize(
-        self, job: str, what: str, names: tuple[str, ...], days: tuple[date, date] | None = None
-    ) -> None:
-        if all(self._is_done(self.life.sibling(name), days) for name in names):
-            done(what)
         else:
-            self._run(job, what, tags=range_tags(days))
+            resources = default_resources(Settings())
+            with progress(f"{what}, served") as advance:
+                calendar = self.spec.calendar.days(*days)
+                for place, day in enumerate(calendar):
+                    replay(
+                        self.life,
+                        day,
+                        resources["lakehouse"],
+                        resources["feature_store"],
+                        resources["serving"],
+                        lambda n, total, place=place: advance((place + n / total) / len(calendar)),
+                    )
+        names = [f"{self.spec.name}_{s}" for s in ("predictions", "drift", "performance")]
+        self._materialize(measured, names, days)
 
-    def _materialize_assets(
-        self, what: str, names: list[str], days: tuple[date, date], also: Sequence[str] = ()
-    ) -> None:
-        """Materialize assets for days, and `also` those without days, unless the days are there."""
-        keys = [self.life.sibling(name) for name in names]
-        if all(self._is_done(key, days) for key in keys):
-            done(what)
-            return
-        with step(what):
-            job = self.repository.get_implicit_global_asset_job_def()
-            wanted = {*keys, *(self.life.sibling(name) for name in also)}
-            self._check(
-                job.get_subset(asset_selection=wanted).execute_in_process(
-                    instance=self.instance, tags=range_tags(days), raise_on_error=False,
-                    run_config=QUIET,
-                ),
-                what,
-            )  # fmt: skip
+    def _materialize(self, what: str, names: list[str], days: tuple[date, date]) -> None:
+        """Materialize assets of the domain for a range of days, as one run."""
+        job = self.repository.get_implicit_global_asset_job_def()
+        keys = {self.life.sibling(name) for name in names}
+        self._execute(job.get_subset(asset_selection=keys), what, range_tags(days))
 
     def _run(self, job: str, what: str, tags: dict[str, str]) -> None:
-        with step(what):
-            self._check(
-                self.definitions.resolve_job_def(job).execute_in_process(
-                    instance=self.instance, tags=tags, raise_on_error=False, run_config=QUIET,
-                    partition_key=tags.get("dagster/partition"),
-                ),
-                what,
-            )  # fmt: skip
+        self._execute(self.definitions.resolve_job_def(job), what, tags)
 
-    def _check(self, result: Any, what: str) -> None:
+    def _execute(self, job: Any, what: str, tags: dict[str, str]) -> None:
+        """Run a job in this process, unless an earlier demo has; the run remembers its step."""
+        if self._is_done(what):
+            done(what)
+            return
+        with step(what):
+            result = job.execute_in_process(
+                instance=self.instance,
+                tags={**tags, STEP: what},
+                partition_key=tags.get("dagster/partition"),
+                raise_on_error=False,
+                run_config=QUIET,
+            )
         if not result.success:
             failures = [e for e in result.all_events if e.is_step_failure]
             data = failures[0].step_failure_data if failures else None
             cause = data.error_display_string if data else "see the run in the Dagster UI"
             raise DemoError(f"{what} failed in run {result.run_id}:\n{cause}")
 
-    def _is_done(self, key: Any, days: tuple[date, date] | None) -> bool:
-        if days is None:
-            return self.instance.get_latest_materialization_event(key) is not None
-        wanted = {day.isoformat() for day in self.spec.calendar.days(*days)}
-        return wanted <= self.instance.get_materialized_partitions(key)
+    def _is_done(self, what: str) -> bool:
+        """Whether a run of this step has succeeded: a killed one is run again."""
+        succeeded = self.dg.RunsFilter(
+            tags={STEP: what}, statuses=[self.dg.DagsterRunStatus.SUCCESS]
+        )
+        return bool(self.instance.get_runs(succeeded, limit=1))
 
     def _triggered(self, as_of: str) -> Any:
         runs = self.instance.get_runs(
@@ -287,10 +277,8 @@ def trust_the_page_cache() -> None:
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 
 
-def range_tags(days: tuple[date, date] | None) -> dict[str, str]:
+def range_tags(days: tuple[date, date]) -> dict[str, str]:
     """Run tags for a range of daily partitions, its end excluded."""
-    if days is None:
-        return {}
     return {
         "dagster/asset_partition_range_start": days[0].isoformat(),
         "dagster/asset_partition_range_end": (days[1] - timedelta(days=1)).isoformat(),

@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.lifecycle.inputs import cases_of
+from assets.lifecycle.cases import cases_of
 from assets.lifecycle.names import Lifecycle
 from flywheel.features import FeatureView
 from resources.feature_store import FeatureStore

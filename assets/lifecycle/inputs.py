@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from assets.lifecycle.names import Lifecycle
 from flywheel.dataset import Column, Dataset, DType, required
 from flywheel.model import ModelSpec
 from flywheel.training import TrainingData
@@ -27,7 +25,6 @@ from flywheel_serving.bundle import (
     ViewFeature,
 )
 from resources.feature_store import FeatureStore
-from resources.lakehouse import Lakehouse, Window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,19 +68,6 @@ def training_set_table(spec: ModelSpec) -> Dataset:
             *input_columns(spec),
         ),
     )
-
-
-def cases_of(life: Lifecycle, lakehouse: Lakehouse, start: date, end: date) -> pa.Table:
-    """The spine's rows of the local days from `start` up to, not including, `end`."""
-    spine = life.spec.spine
-    dataset = spine.dataset
-    by_date = next((c for c in dataset.columns if c.name == dataset.partition_by), None)
-    if by_date is not None and by_date.dtype == "date":
-        window = Window(by_date.name, start, end)
-    else:
-        midnight = life.spec.calendar.midnight
-        window = Window(spine.event_timestamp, midnight(start), midnight(end))
-    return lakehouse.read(".".join(life.sibling(dataset.name).path), window)
 
 
 def spine_rows(spec: ModelSpec, cases: pa.Table) -> pa.Table:

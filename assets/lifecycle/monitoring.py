@@ -10,6 +10,7 @@ import dagster as dg
 
 from assets.authoring import AssetContext, trailing
 from assets.lifecycle import inputs
+from assets.lifecycle.cases import cases_of
 from assets.lifecycle.names import Lifecycle
 from assets.lifecycle.training import PROFILE_FILE
 from flywheel.dataset import Dataset, arrow_type, columns, required
@@ -284,7 +285,7 @@ def _with_outcomes(
     import pyarrow.compute as pc
 
     spine = life.spec.spine
-    cases = inputs.cases_of(life, lakehouse, start, end)
+    cases = cases_of(life, lakehouse, start, end)
     places = pc.index_in(
         answers.column("entity_id"),
         cases.column(spine.entity_id).cast(pa.string()).combine_chunks(),

@@ -12,6 +12,7 @@ import dagster as dg
 
 from assets.authoring import trailing
 from assets.lifecycle import inputs
+from assets.lifecycle.cases import cases_of
 from assets.lifecycle.names import Lifecycle
 from flywheel.dataset import arrow_type
 from flywheel.model import ModelSpec
@@ -153,7 +154,7 @@ def labelled_cases(life: Lifecycle, as_of: date, lakehouse: Lakehouse) -> "pa.Ta
 
     spec, spine = life.spec, life.spec.spine
     start = as_of - timedelta(days=spec.training_days)
-    cases = inputs.cases_of(life, lakehouse, start, as_of)
+    cases = cases_of(life, lakehouse, start, as_of)
     cut = pa.scalar(spec.calendar.midnight(as_of), arrow_type("timestamp"))
     known = pc.and_(
         pc.is_valid(cases.column(spine.label)),
