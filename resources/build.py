@@ -4,7 +4,8 @@ from typing import Any
 
 from flywheel.settings import Settings
 from resources.feature_store import FeatureStore
-from resources.lakehouse import IcebergIOManager, Lakehouse
+from resources.io_manager import IcebergIOManager
+from resources.lakehouse import Lakehouse
 from resources.registry import Registry
 from resources.serving import Serving
 

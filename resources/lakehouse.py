@@ -6,11 +6,11 @@ twice changes nothing.
 
 # No `from __future__ import annotations` here: Dagster reads ResourceDependency annotations.
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -19,8 +19,18 @@ if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.expressions import BooleanExpression
     from pyiceberg.table import DataScan, Table
+    from tenacity import AttemptManager
 
+# Table properties, given in the schema's metadata.
+KEY = "flywheel.key"
+PARTITION_BY = "flywheel.partition_by"
+
+# Properties of a snapshot.
 FINGERPRINT = "flywheel.fingerprint"
+PARTITION = "flywheel.partition"
+RUN_ID = "flywheel.run_id"
+
+MAIN = "main"
 
 # Measured in research: unlimited metadata history makes the 400th commit 12 times the 10th.
 TABLE_PROPERTIES = {
@@ -60,8 +70,20 @@ class Written:
     changed: bool
 
 
+# A place in a table's history: a snapshot id, a tag or branch, or a moment.
+At = int | str | datetime
+
+# Looks at what a branch would publish, and raises if it must not be.
+Audit = Callable[["DataScan"], None]
+
+
 class Lakehouse(dg.ConfigurableResource):
-    """An Iceberg SQL catalog and its warehouse."""
+    """An Iceberg SQL catalog and its warehouse.
+
+    The catalog is SQLite or Postgres, the warehouse a folder (`file://`) or a bucket (`s3://`,
+    addressed and signed by the standard `AWS_*` variables). Writers need not know of one another:
+    a commit that lost a race reads again and is repeated.
+    """
 
     catalog_uri: str
     warehouse: str
@@ -70,6 +92,14 @@ class Lakehouse(dg.ConfigurableResource):
     def catalog(self) -> "Catalog":
         """The pyiceberg catalog (one per process and address)."""
         return _catalog(self.catalog_uri, self.warehouse)
+
+    def names(self) -> list[str]:
+        """All tables as `namespace.table`, sorted."""
+        return sorted(
+            ".".join(identifier)
+            for namespace in self.catalog.list_namespaces()
+            for identifier in self.catalog.list_tables(namespace)
+        )
 
     def table(self, name: str) -> "Table":
         """Load a table by `namespace.table`.
@@ -91,16 +121,23 @@ class Lakehouse(dg.ConfigurableResource):
         """Whether the table has been created."""
         return self.catalog.table_exists(name)
 
-    def scan(self, name: str, window: Window | None = None) -> "DataScan":
-        """A lazy scan of a table, or of the rows of a window."""
-        table = self.table(name)
-        return table.scan(row_filter=_expression(window)) if window else table.scan()
+    def scan(self, name: str, window: Window | None = None, at: At | None = None) -> "DataScan":
+        """A lazy scan of a table, or of the rows of a window, now or at a place in its history."""
+        return _scan(self.table(name), window, at)
 
-    def read(self, name: str, window: Window | None = None) -> "pa.Table":
-        """Rows as Arrow, sorted by the table's key."""
+    def read(self, name: str, window: Window | None = None, at: At | None = None) -> "pa.Table":
+        """Rows as Arrow, sorted by the table's key.
+
+        Args:
+            name: `namespace.table`.
+            window: Rows to read; None reads all.
+            at: Snapshot id, tag, branch or aware moment; None reads what is current.
+
+        Raises:
+            LookupError: There is no such table, or no such place in its history.
+        """
         table = self.table(name)
-        scan = table.scan(row_filter=_expression(window)) if window else table.scan()
-        return _sorted(scan.to_arrow(), table.properties.get("flywheel.key", ""))
+        return _sorted(_scan(table, window, at).to_arrow(), table.properties.get(KEY, ""))
 
     def newest(self, name: str, column: str) -> datetime | None:
         """The greatest value of a timestamp column, None while the table has no rows."""
@@ -114,150 +151,117 @@ class Lakehouse(dg.ConfigurableResource):
         snapshot = self.table(name).current_snapshot()
         return snapshot.snapshot_id if snapshot else 0
 
+    def resolve(self, name: str, at: At) -> int:
+        """The snapshot id of a place in a table's history.
+
+        Raises:
+            LookupError: There is none; the message lists what there is.
+        """
+        return _resolve(self.table(name), at)
+
+    def tag(self, name: str, tag: str, at: At | None = None) -> int:
+        """Name a snapshot, for good: a tagged snapshot is never expired. A tag that exists moves.
+
+        Returns:
+            The snapshot's id; 0, and no tag, while the table has no snapshot.
+        """
+        for attempt in _attempts():
+            with attempt:
+                table = self.table(name)
+                if at is None and table.current_snapshot() is None:
+                    return 0
+                snapshot = self.current_snapshot(name) if at is None else _resolve(table, at)
+                held = table.refs().get(tag)
+                if held is None or held.snapshot_id != snapshot:
+                    table.manage_snapshots().create_tag(snapshot, tag).commit()
+        return snapshot
+
+    def rollback(self, name: str, at: At) -> int:
+        """Make an earlier snapshot the current one; nothing is removed, so it can be undone.
+
+        Returns:
+            The snapshot's id.
+        """
+        for attempt in _attempts():
+            with attempt:
+                table = self.table(name)
+                snapshot = _resolve(table, at)
+                table.manage_snapshots().set_current_snapshot(snapshot).commit()
+        return snapshot
+
     def write(
         self,
         name: str,
         rows: "pa.Table",
         window: Window | None = None,
         properties: Mapping[str, str] | None = None,
+        *,
+        ignoring: Sequence[str] = (),
+        audit: Audit | None = None,
     ) -> Written:
         """Make the table (or its window) hold exactly these rows.
 
         Args:
-            name: `namespace.table`; created on first use.
+            name: `namespace.table`; created on first use, and evolved when columns were added,
+                widened or renamed since.
             rows: Sorted by the key, with the schema metadata of `flywheel.dataset.Dataset`.
             window: What to replace; None replaces the whole table.
             properties: Added to the snapshot's summary.
+            ignoring: Columns that do not count when it is asked whether the content changed.
+            audit: Write-audit-publish: the rows are written to a branch, the audit reads it, and
+                only if it raises nothing does the branch become what readers see. A branch that
+                failed stays, for a person to look at, until the next attempt of the same batch.
 
         Raises:
             ValueError: A row lies outside of the window.
+            SchemaError: The table cannot take on the schema of the rows.
         """
-        table = self._ensure(name, rows.schema)
         if window:
             _check_inside(rows, window, name)
-        current = _sorted(
-            (table.scan(row_filter=_expression(window)) if window else table.scan()).to_arrow(),
-            table.properties.get("flywheel.key", ""),
-        )
-        digest = fingerprint(rows)
-        changed = fingerprint(current) != digest
-        if changed:
-            summary = {FINGERPRINT: digest, **(properties or {})}
-            if window:
-                table.overwrite(rows, _expression(window), snapshot_properties=summary)
-            else:
-                table.overwrite(rows, snapshot_properties=summary)
-        return Written(_snapshot_of(table, digest), rows.num_rows, _total_rows(table), changed)
+        # Written rows are fingerprinted as they will be read: without what cannot be compared.
+        digest = fingerprint(rows.drop_columns(list(ignoring)))
+        summary = {FINGERPRINT: digest, **(properties or {})}
+        for attempt in _attempts():
+            with attempt:
+                table = self._ensure(name, rows.schema)
+                current = _scan(table, window, None).to_arrow().select(rows.column_names)
+                current = _sorted(current, table.properties.get(KEY, ""))
+                changed = fingerprint(current.drop_columns(list(ignoring))) != digest
+                if changed and audit:
+                    _write_audit_publish(table, rows, window, summary, audit)
+                elif changed:
+                    table.overwrite(rows, _expression(window), snapshot_properties=summary)
+        return Written(_snapshot_of(table, digest), rows.num_rows, total_rows(table), changed)
+
+    def append(self, name: str, rows: "pa.Table") -> None:
+        """Add rows to a log: a table of events that each have an id of their own."""
+        for attempt in _attempts():
+            with attempt:
+                self._ensure(name, rows.schema).append(rows)
 
     def _ensure(self, name: str, schema: "pa.Schema") -> "Table":
-        """The table, created with the schema's partitioning and key if it is new."""
-        from pyiceberg.exceptions import NoSuchTableError
+        """The table with this schema: created, or evolved, if it is not so yet."""
+        from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
         from pyiceberg.transforms import MonthTransform
 
+        from resources.schema_evolution import evolve
+
         try:
-            return self.catalog.load_table(name)
+            table = self.catalog.load_table(name)
         except NoSuchTableError:
             self.catalog.create_namespace_if_not_exists(name.rsplit(".", 1)[0])
-            metadata = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
-            with self.catalog.create_table_transaction(
-                name, schema=schema, properties={**TABLE_PROPERTIES, **metadata}
-            ) as creation:
-                if column := metadata.get("flywheel.partition_by"):
-                    with creation.update_spec() as spec:
-                        spec.add_field(column, MonthTransform(), f"{column}_month")
+            metadata = text_metadata(schema)
+            try:
+                with self.catalog.create_table_transaction(
+                    name, schema=schema, properties={**TABLE_PROPERTIES, **metadata}
+                ) as creation:
+                    if column := metadata.get(PARTITION_BY):
+                        with creation.update_spec() as spec:
+                            spec.add_field(column, MonthTransform(), f"{column}_month")
+            except TableAlreadyExistsError:
+                pass  # another writer was first: it has the same declaration
             return self.catalog.load_table(name)
-
-
-class IcebergIOManager(dg.ConfigurableIOManager):
-    """Hands assets their inputs and stores what they return: Arrow in, Arrow or pandas out.
-
-    The asset's key is the table's name; its partitions, if any, are the window that is replaced
-    or read. How an input is handed over is the `form` in its `AssetIn` metadata: `arrow`, `pandas`
-    or `scan` (a lazy pyiceberg `DataScan`).
-    """
-
-    lakehouse: dg.ResourceDependency[Lakehouse]
-
-    def handle_output(self, context: dg.OutputContext, obj: "pa.Table") -> None:
-        """Overwrite the asset's partitions with `obj` and record the snapshot as data version."""
-        name = table_name(context.asset_key)
-        column = (obj.schema.metadata or {}).get(b"flywheel.partition_by")
-        window = (
-            partition_window(context.asset_partitions_time_window, column.decode(), obj.schema)
-            if context.has_asset_partitions and column
-            else None
-        )
-        properties = {"flywheel.run_id": context.run_id}
-        if context.has_asset_partitions:
-            keys = context.asset_partition_keys
-            properties["flywheel.partition"] = (
-                keys[0] if len(keys) == 1 else f"{keys[0]}...{keys[-1]}"
-            )
-        written = self.lakehouse.write(name, obj, window, properties)
-        context.step_context.set_data_version(
-            context.asset_key, dg.DataVersion(str(written.snapshot_id))
-        )
-        context.add_output_metadata(table_metadata(name, obj, written, partitioned=bool(window)))
-
-    def load_input(self, context: dg.InputContext) -> Any:
-        """Read the upstream table, or its partitions at hand, in the form the asset asked for."""
-        name = table_name(context.asset_key)
-        table = self.lakehouse.table(name)
-        column = table.properties.get("flywheel.partition_by")
-        window = None
-        if context.has_asset_partitions and column:
-            schema = table.schema().as_arrow()
-            window = partition_window(context.asset_partitions_time_window, column, schema)
-        form = (context.definition_metadata or {}).get("form", "arrow")
-        if form == "scan":
-            return self.lakehouse.scan(name, window)
-        rows = self.lakehouse.read(name, window)
-        return rows.to_pandas() if form == "pandas" else rows
-
-
-def table_name(key: dg.AssetKey) -> str:
-    """`namespace.table` of an asset key."""
-    return ".".join(key.path)
-
-
-def partition_window(window: dg.TimeWindow, column: str, schema: "pa.Schema") -> Window:
-    """The rows of a Dagster time window: local dates, or instants, as the column's type asks."""
-    import pyarrow as pa
-
-    if pa.types.is_date(schema.field(column).type):
-        return Window(column, window.start.date(), window.end.date())
-    return Window(column, window.start, window.end)
-
-
-def table_metadata(
-    name: str, rows: "pa.Table", written: Written, *, partitioned: bool
-) -> dict[str, Any]:
-    """What the Dagster catalog shows about a table after a write."""
-    metadata: dict[str, Any] = {
-        "dagster/table_name": name,
-        "dagster/row_count": written.total_rows,
-        "dagster/column_schema": column_schema(rows.schema),
-        "snapshot_id": str(written.snapshot_id),
-        "changed": written.changed,
-    }
-    if partitioned:
-        metadata["dagster/partition_row_count"] = written.rows
-    return metadata
-
-
-def column_schema(schema: "pa.Schema") -> dg.TableSchema:
-    """An Arrow schema as Dagster shows it."""
-    return dg.TableSchema(
-        [
-            dg.TableColumn(
-                field.name,
-                str(field.type),
-                description=(field.metadata or {}).get(b"doc", b"").decode() or None,
-                constraints=dg.TableColumnConstraints(nullable=field.nullable),
-            )
-            for field in schema
-        ]
-    )
+        return evolve(table, schema)
 
 
 def fingerprint(rows: "pa.Table") -> str:
@@ -290,16 +294,116 @@ def _digest_column(digest: "hashlib._Hash", name: str, values: "pa.Array") -> No
                 digest.update(buffer)
 
 
+def text_metadata(schema: "pa.Schema") -> dict[str, str]:
+    """The metadata of a schema as text."""
+    return {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
+
+
+def total_rows(table: "Table") -> int:
+    """Rows of the whole table, by its own book-keeping."""
+    current = table.current_snapshot()
+    return int(current.summary["total-records"]) if current and current.summary else 0
+
+
 @lru_cache(maxsize=8)
 def _catalog(uri: str, warehouse: str) -> "Catalog":
     from pyiceberg.catalog import load_catalog
 
-    return load_catalog("flywheel", type="sql", uri=uri, warehouse=warehouse)
+    # Without it a writer gives up after the five seconds that another one may well need.
+    patient = f"{uri}?timeout=60" if uri.startswith("sqlite") and "?" not in uri else uri
+    properties = {"type": "sql", "uri": patient, "warehouse": warehouse}
+    if warehouse.startswith("s3"):
+        # PyArrow's S3 threads can hang when the interpreter ends.
+        properties["py-io-impl"] = "pyiceberg.io.fsspec.FsspecFileIO"
+    return load_catalog("flywheel", **properties)
 
 
-def _expression(window: Window) -> "BooleanExpression":
-    from pyiceberg.expressions import And, GreaterThanOrEqual, LessThan
+def _attempts() -> "Iterator[AttemptManager]":
+    """Tries at a commit: pyiceberg repeats most lost races itself, these are the others.
 
+    The wait is random and grows, so that writers who collided once do not collide again.
+    """
+    from pyiceberg.exceptions import CommitFailedException, ValidationException
+    from tenacity import (
+        Retrying,
+        retry_if_exception_type,
+        stop_after_attempt,
+        wait_random_exponential,
+    )
+
+    return iter(
+        Retrying(
+            retry=retry_if_exception_type((CommitFailedException, ValidationException)),
+            wait=wait_random_exponential(multiplier=0.05, max=5),
+            stop=stop_after_attempt(50),
+            reraise=True,
+        )
+    )
+
+
+def _write_audit_publish(
+    table: "Table",
+    rows: "pa.Table",
+    window: Window | None,
+    summary: Mapping[str, str],
+    audit: Audit,
+) -> None:
+    """Write to a branch, audit it, and make it main if main has not moved meanwhile.
+
+    pyiceberg has no fast-forward, and its `set_current_snapshot` would drop what main gained since
+    (measured: 100 rows lost). So main must still be where the branch began, which the commit's own
+    optimistic requirement then holds; otherwise the whole attempt is repeated.
+
+    Raises:
+        CommitFailedException: Main moved.
+    """
+    from pyiceberg.exceptions import CommitFailedException
+
+    branch = f"audit/{summary.get(PARTITION, 'all')}"
+    began = table.current_snapshot()
+    if branch in table.refs():
+        table.manage_snapshots().remove_branch(branch).commit()
+    if began is not None:
+        table.manage_snapshots().create_branch(began.snapshot_id, branch).commit()
+    table.overwrite(rows, _expression(window), snapshot_properties=dict(summary), branch=branch)
+    audit(table.scan().use_ref(branch))
+    main = table.refresh().refs().get(MAIN)
+    if (main.snapshot_id if main else None) != (began.snapshot_id if began else None):
+        raise CommitFailedException(f"{table.name()}: main moved while {branch} was audited")
+    table.manage_snapshots().set_current_snapshot(ref_name=branch).remove_branch(branch).commit()
+
+
+def _scan(table: "Table", window: Window | None, at: At | None) -> "DataScan":
+    return table.scan(
+        row_filter=_expression(window),
+        snapshot_id=None if at is None else _resolve(table, at),
+    )
+
+
+def _resolve(table: "Table", at: At) -> int:
+    name = ".".join(table.name())
+    if isinstance(at, int):
+        if table.snapshot_by_id(at):
+            return at
+        kept = [s.snapshot_id for s in table.snapshots()][-5:]
+        raise LookupError(f"{name} has no snapshot {at}; the newest ones are {kept}")
+    if isinstance(at, str):
+        if ref := table.refs().get(at):
+            return ref.snapshot_id
+        raise LookupError(f"{name} has no tag or branch {at!r}; it has {sorted(table.refs())}")
+    if at.tzinfo is None:
+        raise LookupError(f"{at.isoformat()} has no time zone: write e.g. 2013-03-01T00:00:00Z")
+    snapshot = table.snapshot_as_of_timestamp(int(at.timestamp() * 1000))
+    if snapshot is None:
+        raise LookupError(f"{name} had no snapshot yet, or keeps none any more, at {at}")
+    return snapshot.snapshot_id
+
+
+def _expression(window: Window | None) -> "BooleanExpression":
+    from pyiceberg.expressions import AlwaysTrue, And, GreaterThanOrEqual, LessThan
+
+    if window is None:
+        return AlwaysTrue()
     return And(
         GreaterThanOrEqual(window.column, window.start.isoformat()),
         LessThan(window.column, window.end.isoformat()),
@@ -316,7 +420,9 @@ def _check_inside(rows: "pa.Table", window: Window, name: str) -> None:
 
     values = rows.column(window.column)
     start, end = (pa.scalar(bound, values.type) for bound in (window.start, window.end))
-    outside = pc.sum(pc.or_(pc.less(values, start), pc.greater_equal(values, end))).as_py()
+    inside = pc.and_(pc.greater_equal(values, start), pc.less(values, end))
+    # A null is not inside: the next overwrite of the window would not find its row again.
+    outside = rows.num_rows - (pc.sum(inside).as_py() or 0)
     if outside:
         raise ValueError(
             f"{name}: {outside} rows have {window.column} outside of [{window.start}, "
@@ -331,8 +437,3 @@ def _snapshot_of(table: "Table", digest: str) -> int:
             return snapshot.snapshot_id
     current = table.current_snapshot()
     return current.snapshot_id if current else 0
-
-
-def _total_rows(table: "Table") -> int:
-    current = table.current_snapshot()
-    return int(current.summary["total-records"]) if current and current.summary else 0

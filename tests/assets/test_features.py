@@ -26,7 +26,8 @@ from assets.flights import (
     weather,
 )
 from assets.flights.delays import delay_statistics
-from resources.lakehouse import IcebergIOManager, Lakehouse
+from resources.io_manager import IcebergIOManager
+from resources.lakehouse import Lakehouse
 
 if TYPE_CHECKING:
     import pyarrow as pa

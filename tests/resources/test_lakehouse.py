@@ -16,7 +16,8 @@ import pyarrow as pa
 import pytest
 
 from flywheel.dataset import Dataset, columns, required
-from resources.lakehouse import IcebergIOManager, Lakehouse, Window, fingerprint
+from resources.io_manager import IcebergIOManager
+from resources.lakehouse import Lakehouse, Window, fingerprint
 
 NAME = "shop.sales"
 SALES = Dataset(
