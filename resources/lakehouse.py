@@ -32,6 +32,13 @@ RUN_ID = "flywheel.run_id"
 
 MAIN = "main"
 
+# Each commit copies the list of snapshots many times over: without a limit the 400th takes 12
+# times as long as the 10th (measured in research). Upkeep keeps fewer; this holds until it comes.
+MOST_SNAPSHOTS = 60
+
+# Tries at a commit before a writer gives up.
+ATTEMPTS = 50
+
 # Measured in research: unlimited metadata history makes the 400th commit 12 times the 10th.
 TABLE_PROPERTIES = {
     "commit.retry.num-retries": "20",
@@ -165,7 +172,7 @@ class Lakehouse(dg.ConfigurableResource):
         Returns:
             The snapshot's id; 0, and no tag, while the table has no snapshot.
         """
-        for attempt in _attempts():
+        for attempt in attempts():
             with attempt:
                 table = self.table(name)
                 if at is None and table.current_snapshot() is None:
@@ -182,7 +189,7 @@ class Lakehouse(dg.ConfigurableResource):
         Returns:
             The snapshot's id.
         """
-        for attempt in _attempts():
+        for attempt in attempts():
             with attempt:
                 table = self.table(name)
                 snapshot = _resolve(table, at)
@@ -221,7 +228,7 @@ class Lakehouse(dg.ConfigurableResource):
         # Written rows are fingerprinted as they will be read: without what cannot be compared.
         digest = fingerprint(rows.drop_columns(list(ignoring)))
         summary = {FINGERPRINT: digest, **(properties or {})}
-        for attempt in _attempts():
+        for attempt in attempts():
             with attempt:
                 table = self._ensure(name, rows.schema)
                 current = _scan(table, window, None).to_arrow().select(rows.column_names)
@@ -230,14 +237,32 @@ class Lakehouse(dg.ConfigurableResource):
                 if changed and audit:
                     _write_audit_publish(table, rows, window, summary, audit)
                 elif changed:
-                    table.overwrite(rows, _expression(window), snapshot_properties=summary)
+                    table.overwrite(rows, expression(window), snapshot_properties=summary)
+        if len(table.snapshots()) > MOST_SNAPSHOTS:
+            self.expire(name, MOST_SNAPSHOTS // 2)
         return Written(_snapshot_of(table, digest), rows.num_rows, total_rows(table), changed)
 
     def append(self, name: str, rows: "pa.Table") -> None:
         """Add rows to a log: a table of events that each have an id of their own."""
-        for attempt in _attempts():
+        for attempt in attempts():
             with attempt:
                 self._ensure(name, rows.schema).append(rows)
+
+    def expire(self, name: str, keep: int) -> int:
+        """Drop all but the newest snapshots; what a tag or branch holds stays.
+
+        Returns:
+            The number of snapshots dropped. Their files are removed by `resources.maintenance`.
+        """
+        for attempt in attempts():
+            with attempt:
+                table = self.table(name)
+                held = {ref.snapshot_id for ref in table.refs().values()}
+                by_age = sorted(table.snapshots(), key=lambda s: s.timestamp_ms, reverse=True)
+                old = [s.snapshot_id for s in by_age[keep:] if s.snapshot_id not in held]
+                if old:
+                    table.maintenance.expire_snapshots().by_ids(old).commit()
+        return len(old)
 
     def _ensure(self, name: str, schema: "pa.Schema") -> "Table":
         """The table with this schema: created, or evolved, if it is not so yet."""
@@ -318,7 +343,7 @@ def _catalog(uri: str, warehouse: str) -> "Catalog":
     return load_catalog("flywheel", **properties)
 
 
-def _attempts() -> "Iterator[AttemptManager]":
+def attempts() -> "Iterator[AttemptManager]":
     """Tries at a commit: pyiceberg repeats most lost races itself, these are the others.
 
     The wait is random and grows, so that writers who collided once do not collide again.
@@ -335,7 +360,7 @@ def _attempts() -> "Iterator[AttemptManager]":
         Retrying(
             retry=retry_if_exception_type((CommitFailedException, ValidationException)),
             wait=wait_random_exponential(multiplier=0.05, max=5),
-            stop=stop_after_attempt(50),
+            stop=stop_after_attempt(ATTEMPTS),
             reraise=True,
         )
     )
@@ -360,22 +385,22 @@ def _write_audit_publish(
     from pyiceberg.exceptions import CommitFailedException
 
     branch = f"audit/{summary.get(PARTITION, 'all')}"
-    began = table.current_snapshot()
+    if table.current_snapshot() is None:
+        table.append(rows.slice(0, 0))  # a branch has to begin somewhere
+    began = table.refs()[MAIN].snapshot_id
     if branch in table.refs():
         table.manage_snapshots().remove_branch(branch).commit()
-    if began is not None:
-        table.manage_snapshots().create_branch(began.snapshot_id, branch).commit()
-    table.overwrite(rows, _expression(window), snapshot_properties=dict(summary), branch=branch)
+    table.manage_snapshots().create_branch(began, branch).commit()
+    table.overwrite(rows, expression(window), snapshot_properties=dict(summary), branch=branch)
     audit(table.scan().use_ref(branch))
-    main = table.refresh().refs().get(MAIN)
-    if (main.snapshot_id if main else None) != (began.snapshot_id if began else None):
+    if table.refresh().refs()[MAIN].snapshot_id != began:
         raise CommitFailedException(f"{table.name()}: main moved while {branch} was audited")
     table.manage_snapshots().set_current_snapshot(ref_name=branch).remove_branch(branch).commit()
 
 
 def _scan(table: "Table", window: Window | None, at: At | None) -> "DataScan":
     return table.scan(
-        row_filter=_expression(window),
+        row_filter=expression(window),
         snapshot_id=None if at is None else _resolve(table, at),
     )
 
@@ -399,7 +424,8 @@ def _resolve(table: "Table", at: At) -> int:
     return snapshot.snapshot_id
 
 
-def _expression(window: Window | None) -> "BooleanExpression":
+def expression(window: Window | None) -> "BooleanExpression":
+    """The rows of a window, for Iceberg; all rows without one."""
     from pyiceberg.expressions import AlwaysTrue, And, GreaterThanOrEqual, LessThan
 
     if window is None:

@@ -8,6 +8,7 @@ import dagster as dg
 
 from assets.discovery import Domain
 from assets.lifecycle import monitoring, release, training
+from assets.lifecycle.maintenance import maintenance
 from assets.lifecycle.names import Lifecycle
 from assets.lifecycle.online import online_features
 
@@ -24,11 +25,11 @@ STEPS = (
 
 
 def lifecycle_assets(domains: Iterable[Domain]) -> list[dg.AssetsDefinition]:
-    """Online features of each domain, and the life of each of its models."""
+    """Online features and upkeep of each domain, and the life of each of its models."""
     built = []
     for domain in domains:
         if domain.models:
-            built.append(online_features(domain))
+            built += [online_features(domain), maintenance(domain)]
         for spec in domain.models:
             built += [step(Lifecycle(domain.name, spec)) for step in STEPS]
     return built

@@ -209,6 +209,7 @@ def test_adding_a_model_is_one_folder_and_no_plumbing(second_domain: dg.Definiti
         "dice/throws",
         "dice/luck",
         "dice/online_features",
+        "dice/maintenance",
         *(
             f"dice/next_six_{step}"
             for step in (
