@@ -40,6 +40,12 @@ class Settings(BaseSettings):
     admin_token: str | None = Field(
         default=None, description="Bearer token of the gateway's admin calls."
     )
+    actor: str = Field(default="", description="Who reads and promotes; default the login name.")
+    role: str = Field(default="engineer", description="Role in which data is read; see roles.")
+    roles: dict[str, list[str]] = Field(
+        default={"viewer": [], "engineer": ["sensitive"], "steward": ["sensitive", "pii"]},
+        description="Classifications of columns that each role may see, as JSON.",
+    )
     triton_venv: Path = Field(
         default=ROOT / ".venv-triton", description="Environment with Triton's wheel."
     )

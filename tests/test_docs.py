@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flywheel.cli import app
 from flywheel.settings import ROOT, Settings
+from jobs.commands import app
 
 PAGES = [
     ROOT / "README.md",

@@ -1,4 +1,4 @@
-"""The command line: `flywheel up`, `down` and `status`."""
+"""`flywheel up`, `down` and `status`: the laptop's servers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,6 @@ from rich.table import Table
 from flywheel.services import ServiceError, Services, plans
 from flywheel.settings import Settings
 
-app = typer.Typer(
-    help="Flywheel: the laptop's servers.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-)
 console = Console()
 
 Names = Annotated[
@@ -24,7 +18,6 @@ Names = Annotated[
 ]
 
 
-@app.command(epilog="Example: `flywheel up serving mlflow`")
 def up(names: Names = None) -> None:
     """Start servers in the background and wait until they answer."""
     services = Services(Settings())
@@ -39,7 +32,6 @@ def up(names: Names = None) -> None:
     status()
 
 
-@app.command(epilog="Example: `flywheel down dagster`")
 def down(names: Names = None) -> None:
     """Stop servers that `up` started."""
     services = Services(Settings())
@@ -47,7 +39,6 @@ def down(names: Names = None) -> None:
         console.print(f"{name}: {'stopped' if services.stop(name) else 'was not running'}")
 
 
-@app.command()
 def status() -> None:
     """Show which servers run, and where. Exit code 1 if one of them does not answer."""
     services = Services(Settings())
@@ -72,5 +63,8 @@ def _checked(names: list[str] | None) -> list[str]:
     return [name for name in known if not names or name in names]
 
 
-if __name__ == "__main__":
-    app()
+def add_to(app: typer.Typer) -> None:
+    """Make the commands part of an application."""
+    app.command(epilog="Example: `flywheel up serving mlflow`")(up)
+    app.command(epilog="Example: `flywheel down dagster`")(down)
+    app.command()(status)

@@ -1,0 +1,20 @@
+"""The command line: what a person launches by hand.
+
+A command here parses, asks and prints; what it does is done by the rooms below.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from jobs.commands import data, servers
+
+app = typer.Typer(
+    help="Flywheel: the wheel that keeps a model up to date.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+)
+servers.add_to(app)
+app.add_typer(data.app, name="data")

@@ -1,0 +1,5 @@
+"""`python -m jobs.commands` is `flywheel`."""
+
+from jobs.commands import app
+
+app()
