@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flywheel.diff import diff
@@ -49,6 +49,7 @@ def same(a: Any, b: Any) -> bool:
     return a == b or (isinstance(a, float) and isinstance(b, float) and a != a and b != b)
 
 
+@settings(deadline=None)
 @given(ROWS, ROWS)
 def test_the_difference_is_what_a_loop_finds(before: dict[Any, Any], after: dict[Any, Any]) -> None:
     found = diff(table(before), table(after), ["day", "item"])
