@@ -30,7 +30,7 @@ install: .venv/installed .venv-triton/installed ## Make both environments from p
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check uv
 	@$(UV) pip install --quiet --native-tls --compile-bytecode --python $(BIN)/python \
-		--constraint constraints.txt --group dev --editable . --editable serving
+		--constraint constraints.txt --group dev --editable ".[cluster]" --editable serving
 	@touch $@
 
 .venv-triton/installed: serving/constraints-triton.txt | .venv/installed
