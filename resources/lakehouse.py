@@ -34,7 +34,7 @@ MAIN = "main"
 
 # Each commit copies the list of snapshots many times over: without a limit the 400th takes 12
 # times as long as the 10th (measured in research). Upkeep keeps fewer; this holds until it comes.
-MOST_SNAPSHOTS = 60
+MOST_SNAPSHOTS = 50
 
 # Tries at a commit before a writer gives up.
 ATTEMPTS = 50
