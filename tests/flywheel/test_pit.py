@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flywheel.pit import ABSENT, entity_codes, latest_known, microseconds, point_in_time_join
+from flywheel.pit import ABSENT, entity_codes, latest_known, point_in_time_join, ticks
 
 # (key, event, created) of a feature row; (key, asked_at) of a question.
 Row = tuple[Any, int, int]
@@ -192,4 +192,4 @@ def test_the_spine_may_name_its_moment_otherwise_and_measure_it_otherwise() -> N
 def test_a_question_without_a_moment_is_refused() -> None:
     times = pa.table({"event_timestamp": pa.array([EPOCH, None], pa.timestamp("us", tz="UTC"))})
     with pytest.raises(ValueError, match="event_timestamp holds 1 nulls"):
-        microseconds(times, "event_timestamp")
+        ticks(times, "event_timestamp")
