@@ -49,6 +49,8 @@ class PointInTimeStream:
         join_keys: Column names present in both.
         columns: What to answer with; all columns of the schema if None.
         spine_timestamp: The spine's time column.
+        row_times: The schema's columns for event and creation time; the same twice if a row is
+            known at its event.
         ttl_seconds: Time to live of a feature row; None for no limit.
 
     Raises:
@@ -63,12 +65,14 @@ class PointInTimeStream:
         *,
         columns: Sequence[str] | None = None,
         spine_timestamp: str = "event_timestamp",
+        row_times: tuple[str, str] = ROW_TIMES,
         ttl_seconds: float | None = None,
     ) -> None:
         self.carried = schema.empty_table()
         self._unit = common_unit(
-            (spine, spine_timestamp), *((self.carried, name) for name in ROW_TIMES)
+            (spine, spine_timestamp), *((self.carried, name) for name in row_times)
         )
+        self._row_times = row_times
         self._ttl = ttl_ticks(ttl_seconds, self._unit)
         self._join_keys = list(join_keys)
         self._columns = list(schema.names if columns is None else columns)
@@ -95,11 +99,11 @@ class PointInTimeStream:
         """
         if not chunk.num_rows:
             return self._answer(self._answered, self.carried)
-        events = ticks(chunk, ROW_TIMES[0], self._unit)
+        events = ticks(chunk, self._row_times[0], self._unit)
         if self._newest is not None and events.min() < self._newest:
             raise ValueError(
                 "a chunk of feature rows holds events before those of an earlier chunk; chunks "
-                "must come in the order of event_timestamp"
+                f"must come in the order of {self._row_times[0]}"
             )
         self._newest = int(events.max())
         rows = pa.concat_tables([self.carried, chunk], promote_options="permissive")
@@ -116,7 +120,9 @@ class PointInTimeStream:
         asked_key, row_key = entity_codes(
             self._asked.slice(start, stop - start), rows, self._join_keys
         )
-        timeline = Timeline.of(row_key, *(ticks(rows, name, self._unit) for name in ROW_TIMES))
+        timeline = Timeline.of(
+            row_key, *(ticks(rows, name, self._unit) for name in self._row_times)
+        )
         position = timeline.latest(asked_key, self._asked_at[start:stop], self._ttl)
         if rows is not self.carried and self._newest is not None:
             self.carried = rows.take(timeline.still_needed(self._newest, self._ttl))

@@ -16,6 +16,8 @@ from flywheel.pit_stream import PointInTimeStream, answers_in_order, take_known
 from tests.flywheel.pit_cases import (
     DAY_AND_NIGHT,
     EPOCH,
+    QUESTIONS,
+    ROWS,
     TIMES,
     TTLS,
     Question,
@@ -57,6 +59,24 @@ def test_the_answers_are_those_of_the_join_at_once(
     whole = pa.concat_tables([numbered.schema.empty_table(), *chunks])
     wanted = take_known(whole, point_in_time_join(spine, whole, names, ttl_seconds=ttl))
     assert streamed(spine, chunks, numbered.schema, names, ttl).to_pylist() == wanted.to_pylist()
+
+
+@settings(max_examples=1000, deadline=None)
+@given(questions=QUESTIONS, rows=ROWS, cuts=CUTS, ttl=TTLS)
+@example(questions=[(0, 5)], rows=[(0, 2, 2), (0, 5, 9)], cuts=[1], ttl=3)  # exactly its time
+@example(questions=[(0, 8)], rows=[(0, 2, 7), (0, 1, 1), (0, 5, 9)], cuts=[1], ttl=None)
+def test_few_entities_with_much_history_are_answered_as_at_once(
+    questions: list[Question], rows: list[Row], cuts: list[int], ttl: int | None
+) -> None:
+    spine, features, names = tables(
+        [((key,), at) for key, at in questions], [((key,), *times) for key, *times in rows],
+        [pa.int64()],
+    )  # fmt: skip
+    numbered = features.append_column("row", pa.array(range(features.num_rows), pa.int64()))
+    chunks = chunked(numbered, cuts)
+    whole = pa.concat_tables([numbered.schema.empty_table(), *chunks])
+    wanted = take_known(whole, point_in_time_join(spine, whole, names, ttl_seconds=ttl))
+    assert streamed(spine, chunks, numbered.schema, names, ttl).equals(wanted)
 
 
 @THOROUGH
