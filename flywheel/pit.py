@@ -196,7 +196,7 @@ class Timeline:
         scale = _Scale.of(row_key, available)
         packed = scale.pack(row_key, available)
         order = np.argsort(packed, kind="stable")  # Timsort: rows come in sorted stretches
-        if np.any(np.diff(packed[order]) == 0):  # then the better row last
+        if np.any(np.diff(packed[order]) == 0):  # then the better row comes last
             order = np.lexsort((created_at, event_at, packed))
         if np.any(created_at > event_at):
             order = order[
@@ -218,9 +218,10 @@ class Timeline:
         return np.where(known, self.rows[at], ABSENT)
 
     def still_needed(self, moment: int, ttl: int | None) -> IntArray:
-        """Positions, ascending, of the rows that a question at or after a moment may need.
+        """Positions of the rows that a question at or after a moment may need.
 
-        These are each entity's best row known at the moment, and the rows yet to become known.
+        These are each entity's best row known at the moment, and the rows yet to become known;
+        equal rows stay in their order.
         """
         if not len(self.rows):
             return self.rows
@@ -229,7 +230,7 @@ class Timeline:
         needed = waiting | best
         if ttl is not None:
             needed &= moment - self.event <= ttl
-        return np.sort(self.rows[needed])
+        return self.rows[needed]
 
 
 @dataclass(frozen=True)
@@ -274,14 +275,9 @@ def _never_superseded(key: IntArray, event: IntArray, created: IntArray) -> NDAr
     A late correction of an older event never beats the newer event already known. Expects rows
     sorted by key and availability.
     """
-    order = np.lexsort((created, event))
+    order = np.lexsort((created, event))  # stable: of equal rows the later one ranks higher
     rank = np.empty(len(key), dtype=np.int64)
     rank[order] = np.arange(len(key))
-    # Ties in (event, created) get equal ranks: the later one in input order may replace the first.
-    tied = (np.diff(event[order]) == 0) & (np.diff(created[order]) == 0)
-    first = np.arange(len(key))
-    first[1:][tied] = 0
-    rank[order] = np.maximum.accumulate(first)
     dense_key = np.cumsum(np.concatenate([[0], np.diff(key) != 0]))
     packed = dense_key * len(key) + rank
     return packed >= np.maximum.accumulate(packed)

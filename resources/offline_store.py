@@ -132,15 +132,8 @@ class IcebergOfflineStore(OfflineStore):
             answers = spine
             with pinned({**begun_with, **pins()}):
                 for view in feature_views:
-                    for name, values in _answers(
-                        lake, asked, view, feature_refs, full_feature_names
-                    ):
-                        if name in answers.column_names:
-                            raise ValueError(
-                                f"the entity rows or another view have a column {name!r} already; "
-                                "rename it, or ask for full_feature_names"
-                            )
-                        answers = answers.append_column(name, values)
+                    known = _answers(lake, asked, view, feature_refs, full_feature_names)
+                    answers = _beside(answers, known)
             return answers
 
         keys = [c for c in spine.column_names if c != EVENT_TIMESTAMP]

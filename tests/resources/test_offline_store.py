@@ -195,7 +195,7 @@ def test_within_a_pin_a_table_stays_as_it_was(by_day: tuple[FeatureStore, Lakeho
 def test_what_is_put_online_is_of_the_pinned_snapshot(
     by_day: tuple[FeatureStore, Lakehouse],
 ) -> None:
-    store, lakehouse = by_day
+    store, _ = by_day
     view = store.store(DOMAIN).get_feature_view("customers")
     arguments = {
         "config": store.store(DOMAIN).config, "data_source": view.batch_source,
