@@ -113,6 +113,7 @@ class FeatureStore(dg.ConfigurableResource):
             source=IcebergSource(
                 name=f"{domain}.{view.name}",
                 catalog_type="sql",
+                catalog_name="flywheel",  # a SQL catalog keeps its tables by its own name
                 endpoint=self.catalog_uri,
                 warehouse=self.warehouse,
                 namespace=domain,
