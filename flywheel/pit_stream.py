@@ -19,6 +19,7 @@ from flywheel.pit import (
     ROW_TIMES,
     IntArray,
     Timeline,
+    Unit,
     common_unit,
     entity_codes,
     ticks,
@@ -69,7 +70,7 @@ class PointInTimeStream:
         ttl_seconds: float | None = None,
     ) -> None:
         self.carried = schema.empty_table()
-        self._unit = common_unit(
+        self._unit: Unit = common_unit(
             (spine, spine_timestamp), *((self.carried, name) for name in row_times)
         )
         self._row_times = row_times
@@ -167,4 +168,5 @@ def take_known(rows: pa.Table, position: IntArray) -> pa.Table:
         return pa.table(
             {field.name: pa.nulls(len(position), field.type) for field in rows.schema},
         )
-    return rows.take(pa.array(position, mask=position == ABSENT))
+    known = pa.array(position, pa.int64(), mask=position == ABSENT)
+    return rows.take(known)  # pyright: ignore[reportArgumentType] - the stubs lose the type
