@@ -34,6 +34,10 @@ class ChildError(RuntimeError):
     """A measured process failed; the message has the end of what it said."""
 
 
+class DifferentWorkError(RuntimeError):
+    """The sides did not compute the same, so their times cannot be compared."""
+
+
 @dataclass(frozen=True)
 class Child:
     """A process that has ended.
@@ -90,6 +94,32 @@ def child(*arguments: str) -> Child:
 def report(result: Any) -> None:
     """Hand a result (of JSON types) from a child to the process that measures it."""
     print(f"{RESULT}{json.dumps(result)}", flush=True)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one call cost its process.
+
+    Attributes:
+        cpu: CPU seconds, user and system, of all threads.
+        before_mb: Greatest memory of the process before the call, MB.
+        peak_mb: Greatest memory of the process by its end, MB.
+    """
+
+    cpu: float
+    before_mb: float
+    peak_mb: float
+
+
+def cost_of(call: Callable[[], Any]) -> tuple[Any, Cost]:
+    """Call it in this process; what it returned and what it cost."""
+    before, started = _peak_mb(), time.process_time()
+    result = call()
+    return result, Cost(time.process_time() - started, before, _peak_mb())
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts KiB
 
 
 def tree_cpu(process: psutil.Process, *, without: psutil.Process | None = None) -> float:

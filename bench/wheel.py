@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from bench.measure import Child, child, temporary_home
+from bench.measure import Child, DifferentWorkError, child, temporary_home
 from bench.report import Row, Step, at_most
 
 GREATEST_RATIO = 1.5
 
 PLAIN, ASSETS = "plain script", "Flywheel"
 MODULES = {PLAIN: "bench.wheel_plain", ASSETS: "bench.wheel_assets"}
-
-
-class DifferentWorkError(RuntimeError):
-    """The two sides did not compute the same, so their times cannot be compared."""
 
 
 def measure(repeat: int, step: Step) -> list[Row]:

@@ -59,10 +59,13 @@ class FeatureStore(dg.ConfigurableResource):
         Returns:
             The spine with columns `<view>__<feature>` and `<view>__event_timestamp`.
         """
+        import pandas as pd
+
         store = self.apply(domain, views)
         references = [f"{v.name}:{name}" for v in views for name in v.feature_names]
         return store.get_historical_features(
-            entity_df=spine.to_pandas(),
+            # Arrow's own types, or a null among whole numbers would make them all floats.
+            entity_df=spine.to_pandas(types_mapper=pd.ArrowDtype),
             features=references,
             full_feature_names=True,
             filter_by_created_timestamp=True,
@@ -110,6 +113,7 @@ class FeatureStore(dg.ConfigurableResource):
             source=IcebergSource(
                 name=f"{domain}.{view.name}",
                 catalog_type="sql",
+                catalog_name="flywheel",  # a SQL catalog keeps its tables by its own name
                 endpoint=self.catalog_uri,
                 warehouse=self.warehouse,
                 namespace=domain,
@@ -138,6 +142,7 @@ def _store(
             project=domain,
             provider="local",
             entity_key_serialization_version=3,
+            coerce_tz_aware=False,  # a moment without a time zone is refused, not taken for UTC
             registry={"registry_type": "sql", "path": registry, "cache_ttl_seconds": 60},
             offline_store={
                 "type": "resources.offline_store.IcebergOfflineStore",

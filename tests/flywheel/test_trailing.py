@@ -17,6 +17,7 @@ from flywheel.trailing import (
     running_sum,
     trailing_means,
     trailing_sums,
+    trailing_windows,
 )
 
 # (key, minute, value); few keys and minutes, so that ties and window edges are met all the time.
@@ -54,6 +55,19 @@ def test_sums_and_counts_are_those_of_the_events_in_the_window(
         values = in_window(events, key, minute, window)
         assert count[place] == len(values)
         assert sums["value"][place] == sum(values)
+
+
+@THOROUGH
+@given(events=EVENTS, asked=ASKED, windows=st.lists(WINDOWS, max_size=4))
+def test_many_windows_at_once_are_those_one_by_one(
+    events: list[Event], asked: list[tuple[int, int]], windows: list[int]
+) -> None:
+    answers = trailing_windows(evidence(events), column(asked, 0), column(asked, 1), windows)
+    assert len(answers) == len(windows)
+    for window, (count, sums) in zip(windows, answers, strict=True):
+        for place, (key, minute) in enumerate(asked):
+            values = in_window(events, key, minute, window)
+            assert (count[place], sums["value"][place]) == (len(values), sum(values))
 
 
 @THOROUGH
