@@ -56,9 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--work", type=Path, required=True, metavar="DIR", help="work directory, one per gateway")
     add(
         "--online-store",
+        default=os.environ.get("FLYWHEEL_ONLINE_STORE"),
         metavar="PATH|URL",
         help="Feast's online store: a SQLite file, or redis://[[user]:password@]host[:port][/db] "
-        "(rediss:// for TLS); without it every feature takes its default",
+        "(rediss:// for TLS; default: $FLYWHEEL_ONLINE_STORE); without it every feature takes its "
+        "default",
     )
     add(
         "--online-timeout-ms",
@@ -154,7 +156,7 @@ def _serve(options: argparse.Namespace) -> int:
     with _sole_owner(work), _listen(options.host, options.port) as listener:
         url = f"http://{options.host}:{listener.getsockname()[1]}"
         store = EmptyOnlineStore()
-        if options.online_store is not None:
+        if options.online_store:
             try:
                 seconds = options.online_timeout_ms / 1e3
                 store = open_online_store(options.online_store, seconds)

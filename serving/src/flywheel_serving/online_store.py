@@ -129,10 +129,11 @@ class BlockingReader:
 
     Args:
         address: See :func:`open_online_store`.
+        timeout: Seconds after which a read from Redis fails.
     """
 
-    def __init__(self, address: str | Path) -> None:
-        self._store = open_online_store(address)
+    def __init__(self, address: str | Path, timeout: float = REDIS_TIMEOUT_SECONDS) -> None:
+        self._store = open_online_store(address, timeout)
         self._loop = asyncio.new_event_loop()
         name = "online-store-reader"
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
