@@ -24,7 +24,8 @@ BY_ROW = "request_features_by_row"
 
 # Feast keeps this text in its registry and runs it after the module that defines the function: a
 # reader of the registry needs nothing of this project. Feast hands over columns, and times as
-# seconds, datetimes or text, depending on where they come from.
+# seconds, datetimes or text, depending on where they come from. Asked for full feature names, it
+# looks for those among the outputs, so each is there under both names.
 _BY_ROW_SOURCE = '''
 
 def {by_row}(columns):
@@ -46,7 +47,8 @@ def {by_row}(columns):
         fields[name] = [instant(value) for value in fields[name]]
     rows = [dict(zip(fields, values)) for values in zip(*fields.values())]
     answers = [{function}(row) for row in rows]
-    return {{name: [answer[name] for answer in answers] for name in {outputs!r}}}
+    lists = {{name: [answer[name] for answer in answers] for name in {outputs!r}}}
+    return lists | {{"{view}__" + name: values for name, values in lists.items()}}
 '''
 
 
@@ -156,7 +158,7 @@ def _on_demand_view(domain: str, spec: ModelSpec) -> feast.OnDemandFeatureView |
     keys = {name for view in spec.views for name in view.key_names}
     schema = [feast.Field(name=name, dtype=dtype) for name, dtype in outputs.items()]
     return feast.OnDemandFeatureView(
-        name=f"{spec.name}_request",
+        name=_on_demand_name(spec),
         sources=[
             feast.RequestSource(
                 name=f"{spec.name}_request_fields",
@@ -176,6 +178,10 @@ def _on_demand_view(domain: str, spec: ModelSpec) -> feast.OnDemandFeatureView |
     )
 
 
+def _on_demand_name(spec: ModelSpec) -> str:
+    return f"{spec.name}_request"
+
+
 def _transformation(spec: ModelSpec, schema: list[feast.Field]) -> Any:
     """The model's own function, from the source that also travels in its bundle."""
     from feast.transformation.python_transformation import PythonTransformation
@@ -193,6 +199,7 @@ def _transformation(spec: ModelSpec, schema: list[feast.Field]) -> Any:
     source = module + _BY_ROW_SOURCE.format(
         by_row=BY_ROW,
         function=spec.request_features.__name__,
+        view=_on_demand_name(spec),
         fields=[f.name for f in request],
         times=[f.name for f in request if f.dtype == "timestamp"],
         outputs=[field.name for field in schema],

@@ -1,7 +1,5 @@
 """The online store: the newest row of every feature view, where the gateway reads it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
