@@ -24,8 +24,9 @@ BY_ROW = "request_features_by_row"
 
 # Feast keeps this text in its registry and runs it after the module that defines the function: a
 # reader of the registry needs nothing of this project. Feast hands over columns, and times as
-# seconds, datetimes or text, depending on where they come from. Asked for full feature names, it
-# looks for those among the outputs, so each is there under both names.
+# seconds, datetimes or text, depending on where they come from. Online, when asked for full feature
+# names, Feast 0.67 looks for those among the outputs; offline (where there is an event time) it
+# makes them itself, and stumbles over a column that is there already.
 _BY_ROW_SOURCE = '''
 
 def {by_row}(columns):
@@ -48,6 +49,8 @@ def {by_row}(columns):
     rows = [dict(zip(fields, values)) for values in zip(*fields.values())]
     answers = [{function}(row) for row in rows]
     lists = {{name: [answer[name] for answer in answers] for name in {outputs!r}}}
+    if "event_timestamp" in columns:
+        return lists
     return lists | {{"{view}__" + name: values for name, values in lists.items()}}
 '''
 

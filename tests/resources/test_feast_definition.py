@@ -106,6 +106,20 @@ def test_a_reader_of_the_registry_needs_nothing_of_this_project(features: Featur
         assert {name: answer[name] for name in expected} == {n: [v, v] for n, v in expected.items()}
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_the_offline_side_of_feast_gets_the_same_columns_once(
+    features: FeatureStore, full: bool
+) -> None:
+    import pyarrow as pa
+
+    read = features.store(DOMAIN).get_on_demand_feature_view("flight_delay_request")
+    rows = pa.Table.from_pylist([REQUEST | {"event_timestamp": MOMENT}] * 2)
+    answer = read.transform_arrow(rows, full_feature_names=full).to_pylist()
+    prefix = "flight_delay_request__" if full else ""
+    expected = {f"{prefix}{name}": value for name, value in request_features(REQUEST).items()}
+    assert answer == [expected] * 2
+
+
 def test_views_entities_and_services_say_what_they_are(features: FeatureStore) -> None:
     store = features.store(DOMAIN)
     for view in SPEC.views:
