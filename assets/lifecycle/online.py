@@ -52,7 +52,7 @@ def online_features(domain: Domain) -> dg.AssetsDefinition:
             )
         ],
     )
-    def compute(lakehouse: Lakehouse, feature_store: FeatureStore) -> dg.MaterializeResult[Any]:
+    def compute(lakehouse: Lakehouse, feature_store: FeatureStore) -> dg.MaterializeResult:
         feature_store.apply(domain.name, list(views.values()), domain.models)
         done = {}
         for name, view in views.items():

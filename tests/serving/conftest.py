@@ -186,10 +186,12 @@ def expected_probability(
 MakeBundle = Callable[..., Path]
 
 
-def build_bundle(directory: Path, version: str, bias: float, probe_error: float = 0.0) -> Path:
+def build_bundle(
+    directory: Path, version: str, bias: float, probe_error: float = 0.0, **changes: Any
+) -> Path:
     """Write and seal a bundle of the test model; ``probe_error`` falsifies its probe."""
     directory.mkdir(parents=True)
-    manifest = make_manifest(version)
+    manifest = make_manifest(version, **changes)
     write_model(directory / "model.onnx", manifest, bias)
     (directory / "transform.py").write_text(TRANSFORM)
     (directory / "MLmodel").write_text("flavors: {}\n")
@@ -216,8 +218,10 @@ def manifest() -> Manifest:
 def make_bundle(tmp_path: Path) -> MakeBundle:
     """Factory of sealed bundles below the test's directory; each version is made once."""
 
-    def make(version: str = "1", bias: float = 0.0, probe_error: float = 0.0) -> Path:
-        return build_bundle(tmp_path / f"bundle-{version}", version, bias, probe_error)
+    def make(
+        version: str = "1", bias: float = 0.0, probe_error: float = 0.0, **changes: Any
+    ) -> Path:
+        return build_bundle(tmp_path / f"bundle-{version}", version, bias, probe_error, **changes)
 
     return make
 

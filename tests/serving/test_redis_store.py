@@ -269,7 +269,7 @@ def impostor() -> Iterator[Callable[[bytes], str]]:
         (b"*x\r\n", "not Redis's protocol"),
         (b"-LOADING Redis is loading the dataset in memory\r\n", "LOADING"),
         (b"$2\r\nhi\r\n", "carrier_tempo"),
-        (b"*2\r\n$3\r\n\xff\xff\xff\r\n$2\r\n\x08\x01\r\n", "carrier_tempo.*damaged"),
+        (b"*2\r\n$3\r\n\x12\x05a\r\n$2\r\n\x08\x01\r\n", "carrier_tempo.*text value .* cut short"),
         (b"*2\r\n$-1\r\n$3\r\nnow\r\n", "carrier_tempo.*no time"),
         (b"*2\r\n$-1\r\n$1\r\n\x08\r\n", "carrier_tempo.*cut short"),
     ],
