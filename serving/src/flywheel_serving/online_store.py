@@ -125,28 +125,39 @@ def open_online_store(address: str | Path, timeout: float = REDIS_TIMEOUT_SECOND
 class BlockingReader:
     """The same reads for code that is not asynchronous, such as a Dagster asset or a notebook.
 
-    It has an event loop in a thread of its own, because a notebook's thread runs one already.
-
     Args:
         address: See :func:`open_online_store`.
         timeout: Seconds after which a read from Redis fails.
     """
 
     def __init__(self, address: str | Path, timeout: float = REDIS_TIMEOUT_SECONDS) -> None:
+        from flywheel_serving.sqlite_store import SqliteOnlineStore
+
         self._store = open_online_store(address, timeout)
-        self._loop = asyncio.new_event_loop()
-        name = "online-store-reader"
-        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
-        self._thread.start()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._read_now = None
+        if isinstance(self._store, SqliteOnlineStore):
+            self._read_now = self._store.read_now
 
     def read(self, project: str, lookups: Sequence[Lookup]) -> list[Row | None]:
         """See :meth:`OnlineStore.read`."""
+        if self._read_now is not None:
+            return self._read_now(project, lookups)
         reading = self._store.read(project, lookups)
-        return asyncio.run_coroutine_threadsafe(reading, self._loop).result()
+        return asyncio.run_coroutine_threadsafe(reading, self._running_loop()).result()
 
     def close(self) -> None:
-        """Close the store and end the thread; it may not be used afterwards."""
-        self._loop.call_soon_threadsafe(self._store.close)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        """Close the store; it may not be used afterwards."""
+        if self._loop is None:
+            self._store.close()
+        else:
+            self._loop.call_soon_threadsafe(self._store.close)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        """An event loop in a thread of its own: a notebook's thread runs one already."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            name = "online-store-reader"
+            threading.Thread(target=self._loop.run_forever, name=name, daemon=True).start()
+        return self._loop

@@ -65,6 +65,10 @@ class SqliteOnlineStore:
 
     async def read(self, project: str, lookups: Sequence[Lookup]) -> list[Row | None]:
         """See :meth:`OnlineStore.read`."""
+        return self.read_now(project, lookups)
+
+    def read_now(self, project: str, lookups: Sequence[Lookup]) -> list[Row | None]:
+        """The same for code that is not asynchronous."""
         connection = self._connect()
         if connection is None:
             return [None] * len(lookups)
