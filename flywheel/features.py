@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 from flywheel.dataset import Column, Dataset, required
 
@@ -28,6 +29,10 @@ class FeatureView:
         ttl: Age after which a row counts as absent.
         description: One sentence for the catalog.
         owner: `team:...` or an e-mail address.
+        stale: What the gateway does with a request whose row is absent or older than `ttl`: the
+            features take their `default`, or it is answered 503 (`refuse`).
+        freshness: How far the view's newest row may lie behind the newest case; None for views
+            that no check watches.
     """
 
     name: str
@@ -36,6 +41,8 @@ class FeatureView:
     ttl: timedelta
     description: str
     owner: str
+    stale: Literal["default", "refuse"] = "default"
+    freshness: timedelta | None = None
 
     @property
     def dataset(self) -> Dataset:

@@ -93,12 +93,15 @@ def plans(settings: Settings) -> dict[str, Plan]:
                 (
                     python, "-m", "flywheel_serving", "serve", "--port", "{port}",
                     "--work", str(settings.serving),
-                    "--online-store", str(settings.online_store),
                     "--triton-venv", str(settings.triton_venv.absolute()),
                 ),
                 8900,
                 "/health/live",
-                {},
+                # Not as arguments: the address may hold a password, and so everyone would see it.
+                {
+                    "FLYWHEEL_ONLINE_STORE": settings.online_store_address,
+                    "FLYWHEEL_PSEUDONYM_KEY": settings.pseudonym_key or "",
+                },
             ),
             Plan(
                 "mlflow",

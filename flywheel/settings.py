@@ -37,6 +37,16 @@ class Settings(BaseSettings):
         default="", description="The serving gateway; default: the one `up` started."
     )
     mlflow_url: str = Field(default="", description="The MLflow UI; default: the one `up` started.")
+    online_store: str = Field(
+        default="",
+        description="Feast's online store: a path or redis:// URL; default SQLite in home.",
+    )
+    feast_registry: str = Field(
+        default="", description="Feast's SQL registry; default SQLite in home."
+    )
+    pseudonym_key: str | None = Field(
+        default=None, description="Secret of the prediction log's pseudonyms."
+    )
     admin_token: str | None = Field(
         default=None, description="Bearer token of the gateway's admin calls."
     )
@@ -90,10 +100,18 @@ class Settings(BaseSettings):
         """Folder of the Feast registry and the embedded online store."""
         return self.folder("feast")
 
-    @property
-    def online_store(self) -> Path:
-        """The embedded online store."""
-        return self.feast / "online.db"
+    @cached_property
+    def online_store_address(self) -> str:
+        """The online store: an absolute path, or the URL of a Redis."""
+        given = self.online_store
+        if "://" in given:
+            return given
+        return str(Path(given).absolute() if given else self.feast / "online.db")
+
+    @cached_property
+    def feast_registry_uri(self) -> str:
+        """SQLAlchemy address of Feast's registry."""
+        return self.feast_registry or f"sqlite:///{self.feast}/registry.db"
 
     @property
     def serving(self) -> Path:

@@ -17,8 +17,8 @@ def default_resources(settings: Settings) -> dict[str, Any]:
         "lakehouse": lakehouse,
         "io_manager": IcebergIOManager(lakehouse=lakehouse),
         "feature_store": FeatureStore(
-            registry=f"sqlite:///{settings.feast}/registry.db",
-            online_store=str(settings.online_store),
+            registry=settings.feast_registry_uri,
+            online_store=settings.online_store_address,
             catalog_uri=lakehouse.catalog_uri,
             warehouse=lakehouse.warehouse,
         ),

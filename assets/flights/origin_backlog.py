@@ -34,6 +34,8 @@ ORIGIN_BACKLOG = FeatureView(
     ttl=timedelta(days=1),
     description="Flights waiting at an airport of departure.",
     owner="team:flights",
+    # Flights fall due all day, even when none of them leaves.
+    freshness=timedelta(hours=3),
 )
 
 

@@ -29,6 +29,8 @@ ORIGIN_WEATHER = FeatureView(
     ttl=timedelta(hours=6),
     description="Latest known weather at an airport of departure.",
     owner="team:flights",
+    # There is no weather on 31 December, and that day the check rightly says so.
+    freshness=timedelta(hours=6),
 )
 
 

@@ -12,19 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flywheel.dataset import Column, Dataset, DType, required
+from flywheel.dataset import Column, Dataset, required
 from flywheel.model import ModelSpec
 from flywheel.training import TrainingData
-from flywheel_serving.bundle import (
-    FeatureView,
-    JoinKey,
-    Manifest,
-    ModelInput,
-    RequestField,
-    RequestSchema,
-    ViewFeature,
-)
+from flywheel_serving.bundle import Manifest, ModelInput, RequestField, RequestSchema
 from resources.feature_store import FeatureStore
+from resources.online_view import online_view
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,14 +27,6 @@ EVENT_TIMESTAMP = "event_timestamp"
 TRAIN, HOLDOUT = "train", "holdout"
 
 TRANSFORM_FILE = "transform.py"
-
-# What Feast and the manifest call our types.
-FEAST_TYPES: Mapping[DType, Any] = {
-    "string": "string",
-    "int64": "int64",
-    "float64": "double",
-    "bool": "bool",
-}
 
 
 def input_columns(spec: ModelSpec) -> tuple[Column, ...]:
@@ -125,6 +110,7 @@ def manifest_of(
     metadata: Mapping[str, str],
 ) -> Manifest:
     """The bundle's manifest, as far as it is known before the files are."""
+    classified = {c.name: getattr(c, "classification", None) for c in spec.spine.dataset.columns}
     return Manifest(
         model=spec.name,
         version=version,
@@ -134,24 +120,17 @@ def manifest_of(
             entity_id=spec.spine.entity_id,
             event_timestamp=spec.spine.event_timestamp,
             fields=[
-                RequestField(name=f.name, dtype=f.dtype, nullable=f.nullable)
+                RequestField(
+                    name=f.name,
+                    dtype=f.dtype,
+                    nullable=f.nullable,
+                    classification=classified.get(f.name),
+                )
                 for f in spec.spine.request
             ],
         ),
         transform=TRANSFORM_FILE if spec.request_features else None,
-        feature_views=[
-            FeatureView(
-                name=view.name,
-                join_keys=[
-                    JoinKey(name=c.name, dtype=FEAST_TYPES[c.dtype]) for c in view.join_keys
-                ],
-                ttl_seconds=view.ttl.total_seconds(),
-                features=[
-                    ViewFeature(name=c.name, dtype=FEAST_TYPES[c.dtype]) for c in view.features
-                ],
-            )
-            for view in spec.views
-        ],
+        feature_views=[online_view(view) for view in spec.views],
         inputs=[
             ModelInput(
                 name=i.name,

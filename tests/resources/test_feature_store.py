@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,12 @@ import pytest
 
 from flywheel.dataset import Column, required
 from flywheel.features import FeatureView, join_keys, number
-from flywheel_serving import manifest
-from flywheel_serving.online_store import SqliteOnlineStore
-from resources.feature_store import FeatureStore
+from flywheel_serving.features import Row
+from flywheel_serving.online_store import BlockingReader, KeyedView
+from resources.feature_store import FeatureStore, Materialized
 from resources.lakehouse import Lakehouse
+from resources.online_view import online_view
+from tests.serving.redis_server import RedisServer
 
 # Importing Feast alone takes fourteen CPU seconds.
 pytestmark = pytest.mark.slow
@@ -89,7 +94,7 @@ def random_rows() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 CUSTOMER_ROWS, SHELF_ROWS = random_rows()
 
 
-def build(folder: Path) -> FeatureStore:
+def build(folder: Path, online: str = "") -> FeatureStore:
     """A feature store over a lakehouse that holds the rows."""
     lakehouse = Lakehouse(
         catalog_uri=f"sqlite:///{folder}/catalog.db", warehouse=f"file://{folder}/warehouse"
@@ -99,7 +104,7 @@ def build(folder: Path) -> FeatureStore:
         lakehouse.write(f"{DOMAIN}.{view.name}", view.dataset.conform(table))
     return FeatureStore(
         registry=f"sqlite:///{folder}/registry.db",
-        online_store=f"{folder}/online.db",
+        online_store=online or f"{folder}/online.db",
         catalog_uri=lakehouse.catalog_uri,
         warehouse=lakehouse.warehouse,
     )
@@ -204,23 +209,6 @@ def test_a_row_older_than_its_time_to_live_is_absent(late: FeatureStore) -> None
 # --- online ---
 
 
-def gateways_view(view: FeatureView) -> manifest.FeatureView:
-    """The same view, as a bundle's manifest tells the gateway."""
-    kinds = {"string": "string", "int64": "int64", "float64": "double", "bool": "bool"}
-    return manifest.FeatureView(
-        name=view.name,
-        join_keys=[
-            manifest.JoinKey(name=c.name, dtype=kinds[c.dtype])  # type: ignore[arg-type]
-            for c in view.join_keys
-        ],
-        ttl_seconds=view.ttl.total_seconds(),
-        features=[
-            manifest.ViewFeature(name=c.name, dtype=kinds[c.dtype])  # type: ignore[arg-type]
-            for c in view.features
-        ],
-    )
-
-
 def online(
     store: FeatureStore, view: FeatureView, *keys: object
 ) -> tuple[dict[str, Any], datetime]:
@@ -230,24 +218,43 @@ def online(
     return dict(row.values), datetime.fromtimestamp(row.event_timestamp, UTC)
 
 
-def read(store: FeatureStore, view: FeatureView, *keys: object) -> Any:
-    reader = SqliteOnlineStore(store.online_store)
+def read(store: FeatureStore, view: FeatureView, *keys: object) -> Row | None:
+    reader = BlockingReader(store.online_store)
+    lookup = KeyedView(online_view(view)).lookup(keys)
+    assert lookup is not None
     try:
-        return reader.read(DOMAIN, gateways_view(view), keys)
+        return reader.read(DOMAIN, [lookup])[0]
     finally:
         reader.close()
 
 
-@pytest.fixture
-def fresh(tmp_path: Path) -> FeatureStore:
-    """For tests that write online."""
-    return build(tmp_path)
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"), "--requirepass", "0123")
+    yield server
+    server.kill()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> FeatureStore:
+    """For tests that write online: an empty store, its views applied."""
+    url = ""
+    if request.param == "redis":
+        if not shutil.which("redis-server"):
+            pytest.skip("there is no redis-server")
+        server: RedisServer = request.getfixturevalue("redis")
+        server.kill()
+        server.start()
+        url = f"redis://:0123@127.0.0.1:{server.port}/2"
+    store = build(tmp_path, url)
+    store.apply(DOMAIN, VIEWS)
+    return store
 
 
 def test_materializing_puts_the_newest_row_of_each_key_online(fresh: FeatureStore) -> None:
     end = START + 24 * HOUR
-    fresh.materialize(DOMAIN, VIEWS, START, end)
     for view, rows in ((CUSTOMERS, CUSTOMER_ROWS), (SHELVES, SHELF_ROWS)):
+        fresh.materialize(DOMAIN, view, START, end)
         for key in {tuple(row[name] for name in view.key_names) for row in rows}:
             newest = max(
                 (
@@ -265,7 +272,6 @@ def test_materializing_puts_the_newest_row_of_each_key_online(fresh: FeatureStor
 
 
 def test_pushed_rows_land_in_order_with_the_last_of_a_key_on_top(fresh: FeatureStore) -> None:
-    fresh.apply(DOMAIN, VIEWS)
     fresh.push(DOMAIN, CUSTOMERS, [customer("z", 1), customer("y", 3), customer("z", 2)])
     assert online(fresh, CUSTOMERS, "z")[0]["visits"] == 2
     assert online(fresh, CUSTOMERS, "y")[0]["visits"] == 3
@@ -277,7 +283,6 @@ def test_pushed_rows_land_in_order_with_the_last_of_a_key_on_top(fresh: FeatureS
 
 
 def test_pushing_under_a_key_of_several_columns_reaches_that_key_alone(fresh: FeatureStore) -> None:
-    fresh.apply(DOMAIN, VIEWS)
     fresh.push(DOMAIN, SHELVES, [shelf("x", 1, 1, 0.5), shelf("x", 2, 1, 0.25)])
     assert online(fresh, SHELVES, "x", 1)[0] == {"stock": 0.5}
     assert online(fresh, SHELVES, "x", 2)[0] == {"stock": 0.25}
@@ -285,16 +290,66 @@ def test_pushing_under_a_key_of_several_columns_reaches_that_key_alone(fresh: Fe
 
 
 def test_pushing_nothing_is_no_error(fresh: FeatureStore) -> None:
-    fresh.push(DOMAIN, CUSTOMERS, [])
+    assert fresh.push(DOMAIN, CUSTOMERS, []) == 0
+
+
+def test_pushing_never_lets_an_older_row_replace_a_newer_one(fresh: FeatureStore) -> None:
+    assert fresh.push(DOMAIN, CUSTOMERS, [customer("z", 5), customer("z", 3)]) == 1
+    assert fresh.push(DOMAIN, CUSTOMERS, [customer("z", 4)]) == 0
+    assert online(fresh, CUSTOMERS, "z")[0]["visits"] == 5
+    # The same event, known better later.
+    assert fresh.push(DOMAIN, CUSTOMERS, [customer("z", 5, created=7, visits=50)]) == 1
+    assert online(fresh, CUSTOMERS, "z")[0]["visits"] == 50
+
+
+def test_a_row_without_its_key_is_refused(fresh: FeatureStore) -> None:
+    with pytest.raises(ValueError, match="a row has no customer"):
+        fresh.push(DOMAIN, CUSTOMERS, [customer("z", 1) | {"customer": None}])
+
+
+def test_materializing_again_writes_nothing_and_repairs_what_is_wrong(fresh: FeatureStore) -> None:
+    end = START + 48 * HOUR
+    first = fresh.materialize(DOMAIN, CUSTOMERS, START, end)
+    assert first.considered == first.written == 4
+    newest = max(row["event_timestamp"] for row in CUSTOMER_ROWS)
+    assert first.offline == first.online == newest
+    assert fresh.materialize(DOMAIN, CUSTOMERS, START, end) == replace(first, written=0)
+    right = online(fresh, CUSTOMERS, "a")
+    hour = int((right[1] - START) / HOUR)
+    fresh.push(DOMAIN, CUSTOMERS, [customer("a", hour, spent=-1.0)])
+    assert online(fresh, CUSTOMERS, "a") != right
+    assert fresh.materialize(DOMAIN, CUSTOMERS, START, end).written == 1
+    assert online(fresh, CUSTOMERS, "a") == right
+
+
+def test_materializing_leaves_a_newer_row_that_was_pushed(fresh: FeatureStore) -> None:
+    fresh.push(DOMAIN, CUSTOMERS, [customer("a", 60)])
+    done = fresh.materialize(DOMAIN, CUSTOMERS, START, START + 48 * HOUR)
+    assert (done.considered, done.written) == (4, 3)
+    assert done.online == START + 60 * HOUR
+    assert online(fresh, CUSTOMERS, "a")[0]["visits"] == 60
+
+
+def test_materializing_a_window_without_rows_is_no_error(fresh: FeatureStore) -> None:
+    done = fresh.materialize(DOMAIN, CUSTOMERS, START - 9 * HOUR, START - HOUR)
+    assert done == Materialized(considered=0, written=0, offline=None, online=None)
+
+
+def test_feasts_own_push_reaches_the_gateways_reader(fresh: FeatureStore) -> None:
+    import pandas as pd
+    from feast.data_source import PushMode
+
+    frame = pd.DataFrame([customer("pushed", 3)])
+    fresh.store(DOMAIN).push("customers_push", frame, to=PushMode.ONLINE)
+    assert online(fresh, CUSTOMERS, "pushed")[0]["visits"] == 3
 
 
 def test_what_is_pushed_is_what_materializing_would_have_written(fresh: FeatureStore) -> None:
     """Serving, fed by events, and a rebuilt online store must not differ."""
-    fresh.apply(DOMAIN, VIEWS)
     in_order = sorted(
         CUSTOMER_ROWS, key=lambda row: (row["event_timestamp"], row["created_timestamp"])
     )
     fresh.push(DOMAIN, CUSTOMERS, in_order)
     pushed = {name: online(fresh, CUSTOMERS, name) for name in "abcd"}
-    fresh.materialize(DOMAIN, [CUSTOMERS], START, START + 48 * HOUR)
+    fresh.materialize(DOMAIN, CUSTOMERS, START, START + 48 * HOUR)
     assert {name: online(fresh, CUSTOMERS, name) for name in "abcd"} == pushed

@@ -186,10 +186,12 @@ def expected_probability(
 MakeBundle = Callable[..., Path]
 
 
-def build_bundle(directory: Path, version: str, bias: float, probe_error: float = 0.0) -> Path:
+def build_bundle(
+    directory: Path, version: str, bias: float, probe_error: float = 0.0, **changes: Any
+) -> Path:
     """Write and seal a bundle of the test model; ``probe_error`` falsifies its probe."""
     directory.mkdir(parents=True)
-    manifest = make_manifest(version)
+    manifest = make_manifest(version, **changes)
     write_model(directory / "model.onnx", manifest, bias)
     (directory / "transform.py").write_text(TRANSFORM)
     (directory / "MLmodel").write_text("flavors: {}\n")
@@ -216,8 +218,10 @@ def manifest() -> Manifest:
 def make_bundle(tmp_path: Path) -> MakeBundle:
     """Factory of sealed bundles below the test's directory; each version is made once."""
 
-    def make(version: str = "1", bias: float = 0.0, probe_error: float = 0.0) -> Path:
-        return build_bundle(tmp_path / f"bundle-{version}", version, bias, probe_error)
+    def make(
+        version: str = "1", bias: float = 0.0, probe_error: float = 0.0, **changes: Any
+    ) -> Path:
+        return build_bundle(tmp_path / f"bundle-{version}", version, bias, probe_error, **changes)
 
     return make
 
@@ -229,38 +233,48 @@ def expect() -> Callable[[float, list[float], list[int]], float]:
     return lambda bias, numeric, codes: expected_probability(manifest, bias, numeric, codes)
 
 
-@pytest.fixture(scope="session")
-def feast_store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """A Feast feature store with the test model's views and a SQLite online store."""
+def make_feast_store(root: Path, online: dict[str, Any], *views: FeatureView) -> FeatureStore:
+    """A Feast feature store with some views, whose online store is configured as given."""
     from feast import Entity, FeatureStore, Field, FileSource, RepoConfig, ValueType
     from feast import FeatureView as FeastView
     from feast.types import Bool, Float32, Float64, Int64, String
 
-    root = tmp_path_factory.mktemp("feast")
     store = FeatureStore(
         config=RepoConfig(
             project=PROJECT,
             provider="local",
             registry=str(root / "registry.db"),
-            online_store={"type": "sqlite", "path": str(root / "online.db")},
+            online_store=online,
             offline_store={"type": "file"},
             entity_key_serialization_version=3,
         )
     )
-    carrier = Entity(name="carrier", join_keys=["carrier"], value_type=ValueType.STRING)
-    origin = Entity(name="origin", join_keys=["origin"], value_type=ValueType.STRING)
-    band = Entity(name="band", join_keys=["band"], value_type=ValueType.INT64)
     source = FileSource(path=str(root / "none.parquet"), timestamp_field="event_timestamp")
     types = {"double": Float64, "float": Float32, "int64": Int64, "bool": Bool, "string": String}
-    views: list[Any] = []
-    for view, entities in ((carrier_view(), [carrier]), (route_view(), [origin, band])):
+    values = {"string": ValueType.STRING, "int64": ValueType.INT64}
+    entities = {
+        key.name: Entity(name=key.name, join_keys=[key.name], value_type=values[key.dtype])
+        for view in views
+        for key in view.join_keys
+    }
+    made: list[Any] = []
+    for view in views:
         keys = [Field(name=key.name, dtype=types[key.dtype]) for key in view.join_keys]
         features = [Field(name=item.name, dtype=types[item.dtype]) for item in view.features]
-        views.append(
-            FeastView(name=view.name, entities=entities, schema=keys + features, source=source)
+        joined = [entities[key.name] for key in view.join_keys]
+        made.append(
+            FeastView(name=view.name, entities=joined, schema=keys + features, source=source)
         )
-    store.apply([carrier, origin, band, *views])
+    store.apply([*entities.values(), *made])
     return store
+
+
+@pytest.fixture(scope="session")
+def feast_store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A Feast feature store with the test model's views and a SQLite online store."""
+    root = tmp_path_factory.mktemp("feast")
+    online = {"type": "sqlite", "path": str(root / "online.db")}
+    return make_feast_store(root, online, carrier_view(), route_view())
 
 
 @pytest.fixture(scope="session")

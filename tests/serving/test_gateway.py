@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import http.client
 import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
+import msgspec
 import pytest
 
 from flywheel_serving.admin import Admin
@@ -35,6 +38,8 @@ from flywheel_serving.online_store import EmptyOnlineStore
 from flywheel_serving.prediction_log import PredictionRecord, read_spool
 from flywheel_serving.supervisor import ExternalTriton
 from flywheel_serving.triton import TritonProcess, find_triton
+from tests.serving.conftest import carrier_view, make_feast_store, make_manifest, route_view
+from tests.serving.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -65,7 +70,7 @@ class Server:
     def __init__(
         self,
         work: Path,
-        online_store: Path,
+        online_store: Path | str,
         arguments: Sequence[str] = ("--triton-venv", str(TRITON_VENV)),
         **environment: str,
     ) -> None:
@@ -159,6 +164,12 @@ class Load:
 @pytest.fixture(scope="module")
 def online_store(feast_store: FeatureStore, online_path: Path) -> Path:
     """Feature rows of one carrier and one route, written by Feast."""
+    put_online(feast_store)
+    return online_path
+
+
+def put_online(feast_store: FeatureStore) -> None:
+    """Write feature rows of two carriers, one of them old, and of one route."""
     import pandas as pd
 
     when = pd.Timestamp("2013-05-04T17:33:00Z")
@@ -169,7 +180,6 @@ def online_store(feast_store: FeatureStore, online_path: Path) -> Path:
     feast_store.write_to_online_store("carrier_stats", pd.concat([carrier, late]))
     route = {"origin": "JFK", "band": 2, "route_mean": -1.25, "event_timestamp": when}
     feast_store.write_to_online_store("route_stats", pd.DataFrame([route]))
-    return online_path
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +255,63 @@ def test_missing_features_take_defaults_and_are_flagged(
     _, _, metrics = server.call("GET", "/metrics")
     name = b'flywheel_defaulted_features_total{feature="route_mean",model="delay"}'
     assert name in metrics
+    stale = b'flywheel_stale_rows_total{answer="default",model="delay",view="carrier_stats"}'
+    assert stale in metrics
+
+
+def test_a_view_that_refuses_stale_rows_answers_503_with_view_key_and_age(
+    server: Server, make_bundle: MakeBundle, version: str
+) -> None:
+    views = [carrier_view(stale="refuse"), route_view()]
+    server.client.deploy(make_bundle(version, feature_views=views), "test", "refuse")
+    assert server.client.predict("delay", REQUEST | {"origin": "nowhere"}).defaulted_features
+    old = r"'carrier_stats' is stale for carrier='DL': its row is 174600 s old, and 86400 s may be"
+    with pytest.raises(ServingUnavailableError, match=old):
+        server.client.predict("delay", REQUEST | {"carrier": "DL"})
+    with pytest.raises(ServingUnavailableError, match=r"Instance 1: .*'ZZ': it has no row"):
+        server.client.predict_many("delay", [REQUEST, REQUEST | {"carrier": "ZZ"}])
+    _, _, metrics = server.call("GET", "/metrics")
+    name = b'flywheel_stale_rows_total{answer="refuse",model="delay",view="carrier_stats"} 2.0'
+    assert name in metrics
+
+
+@pytest.mark.skipif(not shutil.which("redis-server"), reason="there is no redis-server")
+def test_on_redis_a_loss_is_503_until_it_is_back_and_secrets_stay_out_of_the_log(
+    tmp_path: Path, make_bundle: MakeBundle, version: str
+) -> None:
+    redis = RedisServer(tmp_path)
+    online = {"type": "redis", "connection_string": f"127.0.0.1:{redis.port}"}
+    feast = make_feast_store(tmp_path, online, carrier_view(), route_view())
+    put_online(feast)
+    schema = make_manifest().request
+    classified = {"carrier": "pii", "distance": "sensitive"}
+    fields = [
+        msgspec.structs.replace(field, classification=classified.get(field.name))
+        for field in schema.fields
+    ]
+    request = msgspec.structs.replace(schema, fields=fields)
+    server = Server(tmp_path / "work", redis.url, FLYWHEEL_PSEUDONYM_KEY="secret")
+    try:
+        server.client.deploy(make_bundle(version, request=request), "test", "redis")
+        assert server.client.predict("delay", REQUEST).defaulted_features == []
+        assert server.client.predict("delay", REQUEST).probability > 0
+        redis.kill()
+        with pytest.raises(ServingUnavailableError, match="online store redis://.* cannot be read"):
+            server.client.predict("delay", REQUEST)
+        redis.start()
+        time.sleep(0.3)
+        assert server.client.predict("delay", REQUEST).defaulted_features
+        put_online(feast)
+        assert server.client.predict("delay", REQUEST).defaulted_features == []
+        record = server.records()[-1]
+        pseudonym = hmac.digest(b"secret", b"AA", "sha256").hex()[:32]
+        assert record.request["carrier"] == record.features["carrier"] == pseudonym
+        assert len(record.request["distance"]) == 32
+        assert record.features["distance"] is None
+        assert record.request["origin"] == "JFK"
+    finally:
+        redis.kill()
+        assert server.stop() == 0
 
 
 def test_a_batch_equals_single_predictions(

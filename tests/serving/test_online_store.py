@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import sqlite3
 import time
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 from flywheel_serving.feast_codec import CodecError, EntityKeyEncoder, decode_value
 from flywheel_serving.features import Row
 from flywheel_serving.manifest import FeatureView, JoinKey, Manifest
-from flywheel_serving.online_store import OnlineStoreError, SqliteOnlineStore, event_seconds
+from flywheel_serving.online_store import KeyedView, OnlineStoreError
+from flywheel_serving.sqlite_store import SqliteOnlineStore, event_seconds
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -43,11 +45,17 @@ def feast_answer(store: FeatureStore, view: FeatureView, key: dict[str, Any]) ->
     return {feature.name: answer[feature.name][0] for feature in view.features}
 
 
+def read(reader: SqliteOnlineStore, view: FeatureView, *keys: object) -> Row | None:
+    """One row; SQLite answers without waiting for anything."""
+    lookup = KeyedView(view).lookup(keys)
+    return asyncio.run(reader.read(PROJECT, [lookup]))[0] if lookup else None
+
+
 def our_answer(path: Path, view: FeatureView, key: dict[str, Any]) -> Row | None:
     """What the lean reader reads."""
     reader = SqliteOnlineStore(path)
     try:
-        return reader.read(PROJECT, view, [key[item.name] for item in view.join_keys])
+        return read(reader, view, *(key[item.name] for item in view.join_keys))
     finally:
         reader.close()
 
@@ -258,12 +266,12 @@ def test_a_reader_sees_each_commit_of_a_wal_writer(tmp_path: Path, manifest: Man
     writer = make_table(path)
     view = manifest.view("carrier_stats")
     reader = SqliteOnlineStore(path)
-    assert reader.read(PROJECT, view, ["AA"]) == Row({"flights": 7}, WHEN.timestamp())
+    assert read(reader, view, "AA") == Row({"flights": 7}, WHEN.timestamp())
     writer.execute("BEGIN IMMEDIATE")
     writer.execute("UPDATE flywheel_carrier_stats SET value = ?", (b"\x20\x08",))
-    assert reader.read(PROJECT, view, ["AA"]) == Row({"flights": 7}, WHEN.timestamp())
+    assert read(reader, view, "AA") == Row({"flights": 7}, WHEN.timestamp())
     writer.execute("COMMIT")
-    assert reader.read(PROJECT, view, ["AA"]) == Row({"flights": 8}, WHEN.timestamp())
+    assert read(reader, view, "AA") == Row({"flights": 8}, WHEN.timestamp())
     writer.close()
     reader.close()
     assert our_answer(path, view, {"carrier": "AA"}) == Row({"flights": 8}, WHEN.timestamp())
@@ -278,24 +286,24 @@ def test_a_lock_that_stays_is_an_error_not_a_missing_row(
     writer.execute("BEGIN EXCLUSIVE")
     reader = SqliteOnlineStore(path, busy_seconds=0.05)
     with pytest.raises(OnlineStoreError, match="locked"):
-        reader.read(PROJECT, manifest.view("carrier_stats"), ["AA"])
+        read(reader, manifest.view("carrier_stats"), "AA")
     writer.execute("ROLLBACK")
-    assert reader.read(PROJECT, manifest.view("carrier_stats"), ["AA"]) is not None
+    assert read(reader, manifest.view("carrier_stats"), "AA") is not None
 
 
 def test_a_replaced_file_is_noticed(
     tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flywheel_serving.online_store._REPLACED_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("flywheel_serving.sqlite_store._REPLACED_CHECK_SECONDS", 0.0)
     path = tmp_path / "online.db"
     make_table(path).close()
     view = manifest.view("carrier_stats")
     reader = SqliteOnlineStore(path)
-    assert reader.read(PROJECT, view, ["AA"]) is not None
+    assert read(reader, view, "AA") is not None
     path.unlink()
-    assert reader.read(PROJECT, view, ["AA"]) is None
+    assert read(reader, view, "AA") is None
     make_table(path).close()
-    assert reader.read(PROJECT, view, ["AA"]) is not None
+    assert read(reader, view, "AA") is not None
 
 
 @pytest.fixture(params=["UTC", "America/New_York", "Asia/Kolkata"])

@@ -23,7 +23,8 @@ EXIT_FAILURE, EXIT_USAGE = 1, 2
 _EXAMPLES = """examples:
   flywheel-serving serve --work .flywheel/serving --online-store .flywheel/online.db \\
       --triton-venv .venv-triton
-  flywheel-serving serve --work /srv/serving --triton-http triton:8000 --triton-grpc triton:8001 \\
+  flywheel-serving serve --work /srv/serving --online-store redis://:secret@redis:6379/0 \\
+      --triton-http triton:8000 --triton-grpc triton:8001 \\
       --triton-backend onnxruntime --host 0.0.0.0
 
 With an external Triton, --work/repository must be its model repository (explicit model control).
@@ -55,9 +56,26 @@ def _parser() -> argparse.ArgumentParser:
     add("--work", type=Path, required=True, metavar="DIR", help="work directory, one per gateway")
     add(
         "--online-store",
-        type=Path,
-        metavar="PATH",
-        help="Feast's SQLite online store; without it every feature takes its default",
+        default=os.environ.get("FLYWHEEL_ONLINE_STORE"),
+        metavar="PATH|URL",
+        help="Feast's online store: a SQLite file, or redis://[[user]:password@]host[:port][/db] "
+        "(rediss:// for TLS; default: $FLYWHEEL_ONLINE_STORE); without it every feature takes its "
+        "default",
+    )
+    add(
+        "--online-timeout-ms",
+        type=float,
+        default=50.0,
+        metavar="MS",
+        help="longest wait for an answer of Redis (default: %(default)g)",
+    )
+    add(
+        "--pseudonym-key",
+        default=os.environ.get("FLYWHEEL_PSEUDONYM_KEY"),
+        metavar="SECRET",
+        help="secret of the pseudonyms that stand for classified fields in the prediction log "
+        "(default: $FLYWHEEL_PSEUDONYM_KEY, which other users cannot see); without it those fields "
+        "are left out",
     )
     add(
         "--triton-venv",
@@ -117,7 +135,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     from flywheel_serving.admin import Admin
     from flywheel_serving.gateway import Gateway
-    from flywheel_serving.online_store import EmptyOnlineStore, SqliteOnlineStore
+    from flywheel_serving.online_store import EmptyOnlineStore, open_online_store
     from flywheel_serving.routing import RoutingError
     from flywheel_serving.supervisor import ExternalTriton
     from flywheel_serving.triton import TritonNotFoundError, find_triton
@@ -138,8 +156,12 @@ def _serve(options: argparse.Namespace) -> int:
     with _sole_owner(work), _listen(options.host, options.port) as listener:
         url = f"http://{options.host}:{listener.getsockname()[1]}"
         store = EmptyOnlineStore()
-        if options.online_store is not None:
-            store = SqliteOnlineStore(options.online_store)
+        if options.online_store:
+            try:
+                seconds = options.online_timeout_ms / 1e3
+                store = open_online_store(options.online_store, seconds)
+            except ValueError as error:
+                raise _UsageError(f"--online-store: {error}") from error
 
         def ready() -> None:
             count = len(gateway.deployer.champions)
@@ -153,7 +175,9 @@ def _serve(options: argparse.Namespace) -> int:
             await server.serve(sockets=[listener])
 
         try:
-            gateway = Gateway(work, store, triton, options.triton_backend, ready, failed)
+            gateway = Gateway(
+                work, store, triton, options.triton_backend, ready, failed, options.pseudonym_key
+            )
         except RoutingError as error:
             raise _UsageError(str(error)) from error
         gateway.mount(Admin(gateway, os.environ.get("FLYWHEEL_ADMIN_TOKEN")).application())

@@ -14,6 +14,8 @@ from flywheel_serving.manifest import JoinKey
 
 _STRING, _INT64 = 2, 4  # ValueType.Enum
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
+_DOUBLE_TAG = 5 << 3 | _FIXED64
+_double = struct.Struct("<xd").unpack
 
 
 class CodecError(ValueError):
@@ -83,10 +85,10 @@ def decode_value(data: bytes) -> float | int | str | bool | None:
     """
     if not data:
         return None
+    if len(data) == 9 and data[0] == _DOUBLE_TAG:  # what most values are
+        return _double(data)[0]
     field, wire = data[0] >> 3, data[0] & 7
     try:
-        if field == 5 and wire == _FIXED64:
-            return struct.unpack_from("<d", data, 1)[0]
         if field == 6 and wire == _FIXED32:
             return struct.unpack_from("<f", data, 1)[0]
         if field == 2 and wire == _BYTES:
@@ -107,3 +109,28 @@ def decode_value(data: bytes) -> float | int | str | bool | None:
         f"The online store holds a value of an unsupported type (tag {data[:2].hex()}); supported "
         "are string, integer, double, float and bool."
     )
+
+
+def decode_timestamp(data: bytes) -> float:
+    """Epoch seconds of a serialized ``google.protobuf.Timestamp``.
+
+    Raises:
+        CodecError: If the bytes are something else.
+    """
+    seconds = nanos = 0
+    position = 0
+    try:
+        while position < len(data):
+            tag = data[position]
+            number, position = _varint(data, position + 1)
+            if tag == 1 << 3 | _VARINT:
+                seconds = number - 2**64 if number >= 2**63 else number
+            elif tag == 2 << 3 | _VARINT:
+                nanos = number
+            else:
+                raise CodecError(f"The event time {data.hex()} of the online store is no time.")
+    except IndexError as error:
+        raise CodecError(
+            f"The event time {data.hex()} of the online store is cut short."
+        ) from error
+    return seconds + nanos / 1e9

@@ -45,12 +45,14 @@ class Vector(NamedTuple):
         defaulted: Names of view and age inputs that were missing, in the model's order.
         features: Input name to value, for the log: the number (NaN where it is missing), or the
             category as text (None where it is missing).
+        stale: Names of the views whose row was absent or older than its TTL.
     """
 
     numeric: list[float]
     categorical: list[int]
     defaulted: list[str]
     features: dict[str, float | str | None]
+    stale: list[str]
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ class Vectorizer:
         categorical = self._codes.copy()
         texts = self._texts.copy()
         missing: list[tuple[int, str]] = []
+        stale: list[str] = []
 
         for slot in self._request:
             value = request.get(slot.key)
@@ -202,6 +205,7 @@ class Vectorizer:
             ):
                 missing.extend((slot.place, slot.name) for slot in plan.slots)
                 missing.extend((slot.place, slot.name) for slot in plan.ages)
+                stale.append(plan.name)
                 continue
             get = row.values.get
             for slot in plan.slots:
@@ -221,7 +225,7 @@ class Vectorizer:
         )
         features.update(zip(self._category_names, texts, strict=True))
         missing.sort()
-        return Vector(numeric, categorical, [name for _, name in missing], features)
+        return Vector(numeric, categorical, [name for _, name in missing], features, stale)
 
     def matrix(
         self,

@@ -50,6 +50,7 @@ class Gateway:
         backend: Triton backend the models are rendered for.
         on_ready: Called once when it is ready for the first time.
         on_failed: Called with the reason if it can never become ready.
+        pseudonym_key: Secret of the prediction log's pseudonyms.
     """
 
     def __init__(
@@ -60,13 +61,14 @@ class Gateway:
         backend: str = "python",
         on_ready: Callable[[], None] = lambda: None,
         on_failed: Callable[[str], None] = lambda _: None,
+        pseudonym_key: str | None = None,
     ) -> None:
         self.metrics = Metrics()
         self._store = store
         self._pool = InferencePool("127.0.0.1", 0)
         self._spool = Spool(work / "spool")
         repository = ModelRepository(work / "repository", backend)
-        services = Services(store, self._pool, self._spool, self.metrics)
+        services = Services(store, self._pool, self._spool, self.metrics, pseudonym_key)
         self.deployer = Deployer(work, repository, services)
         self.supervisor = TritonSupervisor(
             triton, work, repository, self._pool, self.deployer, self.metrics

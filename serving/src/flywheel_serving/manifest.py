@@ -18,6 +18,7 @@ RequestType = Literal["string", "float", "int", "timestamp"]
 KeyType = Literal["string", "int64"]
 FeatureType = Literal["double", "float", "int64", "string", "bool"]
 InputKind = Literal["number", "category"]
+Classification = Literal["pii", "sensitive"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -37,11 +38,14 @@ class RequestField(_Value, frozen=True):
         name: Key in the JSON object.
         dtype: JSON type; ``timestamp`` is an RFC 3339 string with an offset.
         nullable: Whether the field may be null or absent.
+        classification: Whether its values identify a person or are otherwise confidential; such
+            values are never written to the prediction log in the clear.
     """
 
     name: str
     dtype: RequestType
     nullable: bool = False
+    classification: Classification | None = None
 
 
 class RequestSchema(_Value, frozen=True):
@@ -89,12 +93,15 @@ class FeatureView(_Value, frozen=True):
         ttl_seconds: A row older than this, seen from the request's event timestamp, counts as
             missing; None means rows never expire.
         features: The features that are read.
+        stale: What happens to a request whose row is absent or expired: its features take their
+            ``default``, or it is answered 503 (``refuse``).
     """
 
     name: str
     join_keys: list[JoinKey]
     features: list[ViewFeature]
     ttl_seconds: float | None = None
+    stale: Literal["default", "refuse"] = "default"
 
 
 class ModelInput(_Value, frozen=True):
@@ -171,7 +178,15 @@ class Manifest(_Value, frozen=True):
         The table of files is part of it; ``created_at`` and ``metadata`` are not, so sealing the
         same version twice gives one digest.
         """
-        same = msgspec.structs.replace(self, created_at="", metadata={})
+        same = msgspec.to_builtins(msgspec.structs.replace(self, created_at="", metadata={}))
+        # What this layout learned later counts only where it is used, so that versions sealed
+        # before keep their identity.
+        for field in same["request"]["fields"]:
+            if field["classification"] is None:
+                del field["classification"]
+        for view in same["feature_views"]:
+            if view["stale"] == "default":
+                del view["stale"]
         return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()
 
     def view(self, name: str) -> FeatureView:
@@ -243,6 +258,12 @@ def _check_request(schema: RequestSchema) -> None:
             raise ManifestError(
                 f"request.{role} is '{name}', which must be a declared request field of type "
                 f"{' or '.join(dtypes)} that is not nullable."
+            )
+        if field.classification is not None:
+            raise ManifestError(
+                f"request.{role} is '{name}', which is classified as {field.classification}: "
+                "predictions are joined with labels by it, so it is logged as it is. Use a field "
+                "that tells nothing, such as a surrogate key."
             )
 
 

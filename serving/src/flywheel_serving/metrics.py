@@ -40,6 +40,12 @@ class Metrics:
             ["model", "feature"],
             registry=self.registry,
         )
+        self.stale = Counter(
+            "flywheel_stale_rows",
+            "Feature rows that were absent or expired, by what happened: default or refuse.",
+            ["model", "view", "answer"],
+            registry=self.registry,
+        )
         self.triton_up = Gauge(
             "flywheel_triton_up", "1 while Triton serves, 0 otherwise.", registry=self.registry
         )

@@ -33,8 +33,10 @@ class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
         received_at: When the request arrived, ISO 8601 in UTC.
         event_timestamp: The case's own time, ISO 8601 in UTC.
         entity_id: Identifies the case, as text.
-        request: The request's declared fields; times as ISO 8601 text, as sent.
+        request: The request's declared fields; times as ISO 8601 text, as sent. Classified ones
+            are pseudonyms or left out, see :mod:`flywheel_serving.pseudonyms`.
         features: Value by input: a number (None for NaN), or the category's text (None if missing).
+            Those read from a classified field are pseudonyms or None.
         defaulted_features: View and age inputs that were missing.
         probability: The model's output.
         latency_ms: Milliseconds from arrival to the writing of this record.
@@ -47,8 +49,8 @@ class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
     received_at: str
     event_timestamp: str
     entity_id: str
-    request: dict[str, Any]
-    features: dict[str, float | str | None]
+    request: Mapping[str, Any]
+    features: Mapping[str, float | str | None]
     defaulted_features: list[str]
     probability: float
     latency_ms: float

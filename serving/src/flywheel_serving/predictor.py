@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -26,8 +27,9 @@ from flywheel_serving.inference import (
     TritonUnavailableError,
 )
 from flywheel_serving.metrics import Metrics
-from flywheel_serving.online_store import OnlineStore, OnlineStoreError
+from flywheel_serving.online_store import KeyedView, Lookup, OnlineStore, OnlineStoreError
 from flywheel_serving.prediction_log import PredictionRecord, Spool, SpoolError
+from flywheel_serving.pseudonyms import Pseudonyms
 from flywheel_serving.request import RequestDecoder
 
 _YIELD_EVERY = 128  # cases of a batch after which other requests get their turn
@@ -47,19 +49,57 @@ class _Batch(msgspec.Struct, frozen=True):
     predictions: list[Prediction]
 
 
+class _Question(NamedTuple):
+    """A decoded request, and what has to be read for it: a lookup (or None) by view."""
+
+    fields: dict[str, Any]
+    event_timestamp: datetime
+    transformed: Mapping[str, Any]
+    lookups: dict[str, Lookup | None]
+
+
+Rows = Mapping[tuple[str, bytes], Row | None]
+"""Rows by name of the view and entity key."""
+
+
 class _Case(NamedTuple):
     fields: dict[str, Any]
     event_timestamp: datetime
     vector: Vector
 
 
+@contextmanager
+def _instance(index: int) -> Iterator[None]:
+    """Errors of one instance of a batch say which one it is."""
+    try:
+        yield
+    except ServingError as error:
+        message = f"Instance {index}: {error.message}"
+        raise ServingError(error.status, message, error.field, error.retry_after) from error
+
+
+async def _turn(index: int) -> None:
+    """Let other requests have their turn now and then."""
+    if index % _YIELD_EVERY == _YIELD_EVERY - 1:
+        await asyncio.sleep(0)
+
+
 class Services(NamedTuple):
-    """What every predictor of a gateway shares."""
+    """What every predictor of a gateway shares.
+
+    Attributes:
+        store: The online store.
+        pool: Connections to Triton.
+        spool: The prediction log.
+        metrics: The gateway's metrics.
+        pseudonym_key: Secret of the log's pseudonyms; None leaves classified values out of it.
+    """
 
     store: OnlineStore
     pool: InferencePool
     spool: Spool
     metrics: Metrics
+    pseudonym_key: str | None = None
 
 
 class Predictor:
@@ -77,7 +117,8 @@ class Predictor:
         self.triton_name = manifest.triton_name
         self.inflight = 0
         """Requests under way; the version may be unloaded when it is 0."""
-        self._store, self._pool, self._spool, metrics = services
+        self._store, self._pool, self._spool, metrics, key = services
+        self._pseudonyms = Pseudonyms(manifest, key)
         self._entity = manifest.request.entity_id
         self._moment = manifest.request.event_timestamp
         self._project = manifest.project
@@ -87,9 +128,10 @@ class Predictor:
         self._call = InferenceRequest(manifest)
         self._encoder = msgspec.json.Encoder()
         self._views = [
-            (view, [manifest.key_source(key) for key in view.join_keys])
+            (KeyedView(view), [manifest.key_source(key) for key in view.join_keys])
             for view in manifest.feature_views
         ]
+        self._refusing = {view.name for view in manifest.feature_views if view.stale == "refuse"}
         self._count = metrics.predictions.labels(self.name, self.version)
         self._features_time = metrics.latency.labels(self.name, "features")
         self._triton_time = metrics.latency.labels(self.name, "triton")
@@ -97,6 +139,11 @@ class Predictor:
             item.name: metrics.defaulted.labels(self.name, item.name)
             for item in manifest.inputs
             if item.source.startswith(("view:", "age:"))
+        }
+        self._stale = {
+            (view.name, answer): metrics.stale.labels(self.name, view.name, answer)
+            for view in manifest.feature_views
+            for answer in ("default", "refuse")
         }
 
     async def predict(self, body: bytes, request_id: str) -> bytes:
@@ -111,7 +158,8 @@ class Predictor:
         try:
             if self._decoder.is_batch(body):
                 return await self._predict_batch(body, request_id, start, received)
-            case = self._case(self._decoder.single(body), {})
+            question = self._question(self._decoder.single(body))
+            case = self._case(question, await self._read([question]))
             request = self._call.build(case.vector.numeric, case.vector.categorical)
             ready = time.perf_counter()
             self._features_time.observe(ready - start)
@@ -125,21 +173,22 @@ class Predictor:
     async def _predict_batch(
         self, body: bytes, request_id: str, start: float, received: float
     ) -> bytes:
-        seen: dict[tuple[object, ...], Row | None] = {}
+        questions: list[_Question] = []
+        for index, fields in enumerate(self._decoder.batch(body)):
+            with _instance(index):
+                questions.append(self._question(fields))
+            await _turn(index)
+        rows = await self._read(questions)
         cases: list[_Case] = []
         numeric: list[float] = []
         categorical: list[int] = []
-        for index, fields in enumerate(self._decoder.batch(body)):
-            try:
-                case = self._case(fields, seen)
-            except ServingError as error:
-                message = f"Instance {index}: {error.message}"
-                raise ServingError(error.status, message, error.field, error.retry_after) from error
+        for index, question in enumerate(questions):
+            with _instance(index):
+                case = self._case(question, rows)
             cases.append(case)
             numeric += case.vector.numeric
             categorical += case.vector.categorical
-            if index % _YIELD_EVERY == _YIELD_EVERY - 1:
-                await asyncio.sleep(0)
+            await _turn(index)
         request = self._call.build(numeric, categorical, len(cases))
         ready = time.perf_counter()
         self._features_time.observe(ready - start)
@@ -149,9 +198,8 @@ class Predictor:
         answers = self._log(cases, ids, probabilities, start, received)
         return self._encoder.encode(_Batch(answers))
 
-    def _case(self, fields: dict[str, Any], seen: dict[tuple[object, ...], Row | None]) -> _Case:
-        """Vector of one case; ``seen`` spares a batch from reading one key twice."""
-        moment: datetime = fields[self._moment]
+    def _question(self, fields: dict[str, Any]) -> _Question:
+        """What a decoded request asks for."""
         transformed: Mapping[str, Any] = {}
         if self._transform is not None:
             try:
@@ -161,30 +209,76 @@ class Predictor:
             except Exception as error:
                 message = f"The transform of {self.triton_name} failed: {error!r}."
                 raise ServingError(500, f"{message} Roll back.") from error
-        rows: dict[str, Row | None] = {}
+        lookups: dict[str, Lookup | None] = {}
         try:
             for view, sources in self._views:
-                keys = [
-                    fields[name] if origin == "request" else transformed[name]
-                    for origin, name in sources
-                ]
-                known = (view.name, *keys)
-                if known in seen:
-                    rows[view.name] = seen[known]
-                else:
-                    row = self._store.read(self._project, view, keys)
-                    rows[view.name] = seen[known] = row
-            vector = self._vectorizer.vector(fields, transformed, rows, moment.timestamp())
-        except OnlineStoreError as error:
-            raise ServingError(503, str(error), retry_after=1) from error
+                keys = self._keys(sources, fields, transformed)
+                lookups[view.view.name] = view.lookup(keys)
         except CodecError as error:
             raise ServingError(422, str(error)) from error
         except KeyError as error:
             message = f"The transform of {self.triton_name} did not return the join key {error}."
             raise ServingError(500, message) from error
+        return _Question(fields, fields[self._moment], transformed, lookups)
+
+    @staticmethod
+    def _keys(
+        sources: Iterable[tuple[str, str]],
+        fields: Mapping[str, Any],
+        transformed: Mapping[str, Any],
+    ) -> list[Any]:
+        return [
+            fields[name] if origin == "request" else transformed[name] for origin, name in sources
+        ]
+
+    async def _read(self, questions: Sequence[_Question]) -> Rows:
+        """The rows of all questions, each read once."""
+        wanted: dict[tuple[str, bytes], Lookup] = {}
+        for question in questions:
+            for name, lookup in question.lookups.items():
+                if lookup is not None:
+                    wanted[name, lookup.key] = lookup
+        try:
+            found = await self._store.read(self._project, list(wanted.values()))
+        except OnlineStoreError as error:
+            raise ServingError(503, str(error), retry_after=1) from error
+        return dict(zip(wanted, found, strict=True))
+
+    def _case(self, question: _Question, rows: Rows) -> _Case:
+        """Vector of one case.
+
+        Raises:
+            ServingError: 503 if a view that refuses stale rows has none that is fresh.
+        """
+        fields, moment, transformed, lookups = question
+        by_view = {
+            name: rows[name, lookup.key] for name, lookup in lookups.items() if lookup is not None
+        }
+        try:
+            vector = self._vectorizer.vector(fields, transformed, by_view, moment.timestamp())
         except FeatureError as error:
             raise ServingError(500, str(error)) from error
+        for name in vector.stale:
+            if name in self._refusing:
+                self._stale[name, "refuse"].inc()
+                raise self._refusal(name, question, by_view.get(name))
         return _Case(fields, moment, vector)
+
+    def _refusal(self, name: str, question: _Question, row: Row | None) -> ServingError:
+        """Why a request is not answered with an old value."""
+        for view, sources in self._views:
+            if view.view.name == name:
+                names = [key.name for key in view.view.join_keys]
+                values = self._keys(sources, question.fields, question.transformed)
+                key = ", ".join(f"{n}={v!r}" for n, v in zip(names, values, strict=True))
+                if row is None:
+                    age = "it has no row"
+                else:
+                    seconds = question.event_timestamp.timestamp() - row.event_timestamp
+                    age = f"its row is {seconds:.0f} s old, and {view.view.ttl_seconds:g} s may be"
+                message = f"Feature view '{name}' is stale for {key}: {age}. Refresh the view."
+                return ServingError(503, message, retry_after=5)
+        raise AssertionError(name)
 
     async def _infer(self, request: bytes, rows: int) -> Sequence[float]:
         try:
@@ -220,8 +314,8 @@ class Predictor:
                     received_at=arrived,
                     event_timestamp=case.event_timestamp.astimezone(UTC).isoformat(),
                     entity_id=str(case.fields[self._entity]),
-                    request=case.fields,
-                    features=vector.features,
+                    request=self._pseudonyms.request(case.fields),
+                    features=self._pseudonyms.features(vector.features),
                     defaulted_features=vector.defaulted,
                     probability=probability,
                     latency_ms=latency,
@@ -232,6 +326,8 @@ class Predictor:
             )
             for feature in vector.defaulted:
                 self._defaulted[feature].inc()
+            for view in vector.stale:
+                self._stale[view, "default"].inc()
         try:
             self._spool.append(self.name, records)
         except SpoolError as error:
