@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from flywheel_serving.bundle import Bundle, load_transform
+from flywheel_serving.cases import Case, CaseReader, Question, Rows, StaleFeatureError
 from flywheel_serving.errors import ServingError
-from flywheel_serving.feast_codec import CodecError
-from flywheel_serving.features import FeatureError, Row, Vector, Vectorizer
 from flywheel_serving.inference import (
     InferencePool,
     InferenceRequest,
@@ -27,7 +26,7 @@ from flywheel_serving.inference import (
     TritonUnavailableError,
 )
 from flywheel_serving.metrics import Metrics
-from flywheel_serving.online_store import KeyedView, Lookup, OnlineStore, OnlineStoreError
+from flywheel_serving.online_store import OnlineStore
 from flywheel_serving.prediction_log import PredictionRecord, Spool, SpoolError
 from flywheel_serving.pseudonyms import Pseudonyms
 from flywheel_serving.request import RequestDecoder
@@ -47,25 +46,6 @@ class Prediction(msgspec.Struct, frozen=True):
 
 class _Batch(msgspec.Struct, frozen=True):
     predictions: list[Prediction]
-
-
-class _Question(NamedTuple):
-    """A decoded request, and what has to be read for it: a lookup (or None) by view."""
-
-    fields: dict[str, Any]
-    event_timestamp: datetime
-    transformed: Mapping[str, Any]
-    lookups: dict[str, Lookup | None]
-
-
-Rows = Mapping[tuple[str, bytes], Row | None]
-"""Rows by name of the view and entity key."""
-
-
-class _Case(NamedTuple):
-    fields: dict[str, Any]
-    event_timestamp: datetime
-    vector: Vector
 
 
 @contextmanager
@@ -117,21 +97,13 @@ class Predictor:
         self.triton_name = manifest.triton_name
         self.inflight = 0
         """Requests under way; the version may be unloaded when it is 0."""
-        self._store, self._pool, self._spool, metrics, key = services
+        store, self._pool, self._spool, metrics, key = services
         self._pseudonyms = Pseudonyms(manifest, key)
         self._entity = manifest.request.entity_id
-        self._moment = manifest.request.event_timestamp
-        self._project = manifest.project
         self._decoder = RequestDecoder(manifest.request)
-        self._vectorizer = Vectorizer(manifest)
-        self._transform = load_transform(bundle)
+        self._cases = CaseReader(manifest, load_transform(bundle), store)
         self._call = InferenceRequest(manifest)
         self._encoder = msgspec.json.Encoder()
-        self._views = [
-            (KeyedView(view), [manifest.key_source(key) for key in view.join_keys])
-            for view in manifest.feature_views
-        ]
-        self._refusing = {view.name for view in manifest.feature_views if view.stale == "refuse"}
         self._count = metrics.predictions.labels(self.name, self.version)
         self._features_time = metrics.latency.labels(self.name, "features")
         self._triton_time = metrics.latency.labels(self.name, "triton")
@@ -158,8 +130,8 @@ class Predictor:
         try:
             if self._decoder.is_batch(body):
                 return await self._predict_batch(body, request_id, start, received)
-            question = self._question(self._decoder.single(body))
-            case = self._case(question, await self._read([question]))
+            question = self._cases.question(self._decoder.single(body))
+            case = self._case(question, await self._cases.read([question]))
             request = self._call.build(case.vector.numeric, case.vector.categorical)
             ready = time.perf_counter()
             self._features_time.observe(ready - start)
@@ -173,13 +145,13 @@ class Predictor:
     async def _predict_batch(
         self, body: bytes, request_id: str, start: float, received: float
     ) -> bytes:
-        questions: list[_Question] = []
+        questions: list[Question] = []
         for index, fields in enumerate(self._decoder.batch(body)):
             with _instance(index):
-                questions.append(self._question(fields))
+                questions.append(self._cases.question(fields))
             await _turn(index)
-        rows = await self._read(questions)
-        cases: list[_Case] = []
+        rows = await self._cases.read(questions)
+        cases: list[Case] = []
         numeric: list[float] = []
         categorical: list[int] = []
         for index, question in enumerate(questions):
@@ -198,87 +170,13 @@ class Predictor:
         answers = self._log(cases, ids, probabilities, start, received)
         return self._encoder.encode(_Batch(answers))
 
-    def _question(self, fields: dict[str, Any]) -> _Question:
-        """What a decoded request asks for."""
-        transformed: Mapping[str, Any] = {}
-        if self._transform is not None:
-            try:
-                transformed = self._transform(fields)
-            except ValueError as error:
-                raise ServingError(422, f"The request has a wrong value: {error}.") from error
-            except Exception as error:
-                message = f"The transform of {self.triton_name} failed: {error!r}."
-                raise ServingError(500, f"{message} Roll back.") from error
-        lookups: dict[str, Lookup | None] = {}
+    def _case(self, question: Question, rows: Rows) -> Case:
+        """A case; a refusal for a stale view is counted."""
         try:
-            for view, sources in self._views:
-                keys = self._keys(sources, fields, transformed)
-                lookups[view.view.name] = view.lookup(keys)
-        except CodecError as error:
-            raise ServingError(422, str(error)) from error
-        except KeyError as error:
-            message = f"The transform of {self.triton_name} did not return the join key {error}."
-            raise ServingError(500, message) from error
-        return _Question(fields, fields[self._moment], transformed, lookups)
-
-    @staticmethod
-    def _keys(
-        sources: Iterable[tuple[str, str]],
-        fields: Mapping[str, Any],
-        transformed: Mapping[str, Any],
-    ) -> list[Any]:
-        return [
-            fields[name] if origin == "request" else transformed[name] for origin, name in sources
-        ]
-
-    async def _read(self, questions: Sequence[_Question]) -> Rows:
-        """The rows of all questions, each read once."""
-        wanted: dict[tuple[str, bytes], Lookup] = {}
-        for question in questions:
-            for name, lookup in question.lookups.items():
-                if lookup is not None:
-                    wanted[name, lookup.key] = lookup
-        try:
-            found = await self._store.read(self._project, list(wanted.values()))
-        except OnlineStoreError as error:
-            raise ServingError(503, str(error), retry_after=1) from error
-        return dict(zip(wanted, found, strict=True))
-
-    def _case(self, question: _Question, rows: Rows) -> _Case:
-        """Vector of one case.
-
-        Raises:
-            ServingError: 503 if a view that refuses stale rows has none that is fresh.
-        """
-        fields, moment, transformed, lookups = question
-        by_view = {
-            name: rows[name, lookup.key] for name, lookup in lookups.items() if lookup is not None
-        }
-        try:
-            vector = self._vectorizer.vector(fields, transformed, by_view, moment.timestamp())
-        except FeatureError as error:
-            raise ServingError(500, str(error)) from error
-        for name in vector.stale:
-            if name in self._refusing:
-                self._stale[name, "refuse"].inc()
-                raise self._refusal(name, question, by_view.get(name))
-        return _Case(fields, moment, vector)
-
-    def _refusal(self, name: str, question: _Question, row: Row | None) -> ServingError:
-        """Why a request is not answered with an old value."""
-        for view, sources in self._views:
-            if view.view.name == name:
-                names = [key.name for key in view.view.join_keys]
-                values = self._keys(sources, question.fields, question.transformed)
-                key = ", ".join(f"{n}={v!r}" for n, v in zip(names, values, strict=True))
-                if row is None:
-                    age = "it has no row"
-                else:
-                    seconds = question.event_timestamp.timestamp() - row.event_timestamp
-                    age = f"its row is {seconds:.0f} s old, and {view.view.ttl_seconds:g} s may be"
-                message = f"Feature view '{name}' is stale for {key}: {age}. Refresh the view."
-                return ServingError(503, message, retry_after=5)
-        raise AssertionError(name)
+            return self._cases.case(question, rows)
+        except StaleFeatureError as error:
+            self._stale[error.view, "refuse"].inc()
+            raise
 
     async def _infer(self, request: bytes, rows: int) -> Sequence[float]:
         try:
@@ -293,7 +191,7 @@ class Predictor:
 
     def _log(
         self,
-        cases: list[_Case],
+        cases: list[Case],
         ids: list[str],
         probabilities: Sequence[float],
         start: float,
