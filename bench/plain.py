@@ -50,7 +50,13 @@ class World:
     departures: pa.Table
     views: Mapping[str, pa.Table]
 
-    def historical(self, _domain: str, views: Sequence[FeatureView], spine: pa.Table) -> pa.Table:
+    def historical(
+        self,
+        _domain: str,
+        views: Sequence[FeatureView],
+        spine: pa.Table,
+        _snapshots: object = None,
+    ) -> pa.Table:
         """What the feature store's method of this name answers, from memory."""
         joined = spine
         for view in views:

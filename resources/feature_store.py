@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -86,28 +86,39 @@ class FeatureStore(dg.ConfigurableResource):
         store.apply(compile_domain(domain, views, specs, lake))
         return store
 
-    def historical(self, domain: str, views: Sequence[FeatureView], spine: pa.Table) -> pa.Table:
+    def historical(
+        self,
+        domain: str,
+        views: Sequence[FeatureView],
+        spine: pa.Table,
+        snapshots: Mapping[str, int] | None = None,
+    ) -> pa.Table:
         """Every feature of the views as it was known at each row's `event_timestamp`.
 
         Args:
             domain: Namespace of the views' tables.
             views: What to join.
             spine: Join keys and `event_timestamp` (UTC), and any other columns.
+            snapshots: State of each view's table to read, by `namespace.table`; what is current
+                where none is given.
 
         Returns:
             The spine with columns `<view>__<feature>` and `<view>__event_timestamp`.
         """
         import pandas as pd
 
+        from resources.offline_store import pinned
+
         store = self.apply(domain, views)
         references = [f"{v.name}:{name}" for v in views for name in v.feature_names]
-        return store.get_historical_features(
-            # Arrow's own types, or a null among whole numbers would make them all floats.
-            entity_df=spine.to_pandas(types_mapper=pd.ArrowDtype),
-            features=references,
-            full_feature_names=True,
-            filter_by_created_timestamp=True,
-        ).to_arrow()
+        with pinned(snapshots or {}):
+            return store.get_historical_features(
+                # Arrow's own types, or a null among whole numbers would make them all floats.
+                entity_df=spine.to_pandas(types_mapper=pd.ArrowDtype),
+                features=references,
+                full_feature_names=True,
+                filter_by_created_timestamp=True,
+            ).to_arrow()
 
     def materialize(
         self, domain: str, view: FeatureView, start: datetime, end: datetime

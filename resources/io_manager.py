@@ -38,6 +38,10 @@ class IcebergIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: "pa.Table") -> None:
         """Overwrite the asset's partitions with `obj` and record the snapshot as data version."""
         name = table_name(context.asset_key)
+        tag = text_metadata(obj.schema).get(TAG)
+        if tag:  # of this output, not of the table
+            kept = {k: v for k, v in text_metadata(obj.schema).items() if k != TAG}
+            obj = obj.replace_schema_metadata(kept)
         column = (obj.schema.metadata or {}).get(PARTITION_BY.encode())
         window = (
             partition_window(context.asset_partitions_time_window, column.decode(), obj.schema)
@@ -53,7 +57,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         if not written.changed:
             version = _recorded_version(context) or version
         context.step_context.set_data_version(context.asset_key, dg.DataVersion(version))
-        if tag := text_metadata(obj.schema).get(TAG):
+        if tag:
             self.lakehouse.tag(name, tag, written.snapshot_id or None)
         context.add_output_metadata(table_metadata(name, obj, written, partitioned=bool(window)))
 

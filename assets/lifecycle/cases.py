@@ -6,13 +6,15 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from assets.lifecycle.names import Lifecycle
-from resources.lakehouse import Lakehouse, Window
+from resources.lakehouse import At, Lakehouse, Window
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def cases_of(life: Lifecycle, lakehouse: Lakehouse, start: date, end: date) -> pa.Table:
+def cases_of(
+    life: Lifecycle, lakehouse: Lakehouse, start: date, end: date, at: At | None = None
+) -> pa.Table:
     """The spine's rows of the local days from `start` up to, not including, `end`."""
     spine = life.spec.spine
     dataset = spine.dataset
@@ -22,4 +24,4 @@ def cases_of(life: Lifecycle, lakehouse: Lakehouse, start: date, end: date) -> p
     else:
         midnight = life.spec.calendar.midnight
         window = Window(spine.event_timestamp, midnight(start), midnight(end))
-    return lakehouse.read(".".join(life.sibling(dataset.name).path), window)
+    return lakehouse.read(".".join(life.sibling(dataset.name).path), window, at)

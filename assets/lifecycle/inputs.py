@@ -64,7 +64,11 @@ def spine_rows(spec: ModelSpec, cases: pa.Table) -> pa.Table:
 
 
 def input_values(
-    spec: ModelSpec, domain: str, cases: pa.Table, store: FeatureStore
+    spec: ModelSpec,
+    domain: str,
+    cases: pa.Table,
+    store: FeatureStore,
+    snapshots: Mapping[str, int] | None = None,
 ) -> dict[str, pa.ChunkedArray]:
     """Each input of each case, as it was known at the case's moment.
 
@@ -73,6 +77,7 @@ def input_values(
         domain: Namespace of its feature views.
         cases: Rows of the spine dataset.
         store: The feature store.
+        snapshots: State of each view's table to read; what is current where none is given.
 
     Returns:
         Columns by input name, null where missing.
@@ -81,7 +86,7 @@ def input_values(
     import pyarrow.compute as pc
 
     spine = spine_rows(spec, cases)
-    joined = store.historical(domain, spec.views, spine)
+    joined = store.historical(domain, spec.views, spine, snapshots)
     transformed = _transformed(spec, spine)
     asked = joined.column(EVENT_TIMESTAMP)
     columns = {}

@@ -18,6 +18,7 @@ from flywheel.dataset import arrow_type
 from flywheel.model import ModelSpec
 from flywheel.training import TrainedModel, TrainingData, TrainingError
 from resources.feature_store import FeatureStore
+from resources.io_manager import TAG
 from resources.lakehouse import Lakehouse, fingerprint
 from resources.registry import Registry, Run, Version
 
@@ -72,9 +73,13 @@ def training_set(life: Lifecycle) -> dg.AssetsDefinition:
         import pyarrow.compute as pc
 
         as_of = date.fromisoformat(context.partition_key)
-        cases = labelled_cases(life, as_of, lakehouse)
-        columns = inputs.input_values(spec, life.domain, cases, feature_store)
+        snapshots = pin_inputs(life, as_of, lakehouse)
+        cases = labelled_cases(life, as_of, lakehouse, snapshots)
+        columns = inputs.input_values(spec, life.domain, cases, feature_store, snapshots)
         rows = _training_rows(spec, as_of, cases, columns)
+        rows = rows.replace_schema_metadata(
+            {**(rows.schema.metadata or {}), TAG: training_tag(life, as_of)}
+        )
         held_out = pc.sum(pc.equal(rows.column("split"), inputs.HOLDOUT)).as_py() or 0
         return dg.Output(
             rows,
@@ -82,7 +87,8 @@ def training_set(life: Lifecycle) -> dg.AssetsDefinition:
                 "training_rows": rows.num_rows - held_out,
                 "holdout_rows": held_out,
                 "positive_share": pc.mean(rows.column("label").cast(pa.float64())).as_py(),
-                "input_snapshots": dg.MetadataValue.json(input_snapshots(life, lakehouse)),
+                "input_snapshots": dg.MetadataValue.json(snapshots),
+                "tag": training_tag(life, as_of),
             },
         )
 
@@ -115,10 +121,7 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
         registry: Registry,
     ) -> dg.MaterializeResult[Any]:
         identity = training_fingerprint(spec, training_set)
-        snapshots = input_snapshots(life, lakehouse)
-        snapshots[life.table("training_set")] = lakehouse.current_snapshot(
-            life.table("training_set")
-        )
+        snapshots = training_snapshots(life, date.fromisoformat(context.partition_key), lakehouse)
         tags = materialization_tags(context, life.key("model"))
         with registry.run(spec.name, f"model {context.partition_key}", tags) as run:
             version = registry.find(spec.name, identity)
@@ -147,14 +150,24 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
     return compute
 
 
-def labelled_cases(life: Lifecycle, as_of: date, lakehouse: Lakehouse) -> "pa.Table":
-    """Cases of the training window whose answer was known before the `as_of` day began."""
+def labelled_cases(
+    life: Lifecycle, as_of: date, lakehouse: Lakehouse, snapshots: dict[str, int]
+) -> "pa.Table":
+    """Cases of the training window whose answer was known before the `as_of` day began.
+
+    Args:
+        life: The model.
+        as_of: The morning.
+        lakehouse: Where the spine is.
+        snapshots: State of it to read, by table; see `pin_inputs`.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     spec, spine = life.spec, life.spec.spine
     start = as_of - timedelta(days=spec.training_days)
-    cases = cases_of(life, lakehouse, start, as_of)
+    table = ".".join(life.sibling(spine.dataset.name).path)
+    cases = cases_of(life, lakehouse, start, as_of, snapshots.get(table))
     cut = pa.scalar(spec.calendar.midnight(as_of), arrow_type("timestamp"))
     known = pc.and_(
         pc.is_valid(cases.column(spine.label)),
@@ -185,11 +198,39 @@ def split_rows(training_set: "pa.Table", split: str) -> "pa.Table":
     return training_set.filter(pc.equal(training_set.column("split"), split))
 
 
-def input_snapshots(life: Lifecycle, lakehouse: Lakehouse) -> dict[str, int]:
-    """Current snapshot of every table that a training reads."""
+def training_tag(life: Lifecycle, as_of: date) -> str:
+    """Name of the states that a training set was made of, and of its own, e.g. `model/2013-03-01`.
+
+    A tag is never expired: the training can be done again for as long as the table lives.
+    """
+    return f"{life.spec.name}/{as_of.isoformat()}"
+
+
+def pin_inputs(life: Lifecycle, as_of: date, lakehouse: Lakehouse) -> dict[str, int]:
+    """Tag the current state of every table that a training reads, before anything is read.
+
+    Returns:
+        Snapshot id by table; a table without rows has none.
+    """
+    tag = training_tag(life, as_of)
+    tagged = {table: lakehouse.tag(table, tag) for table in _input_tables(life)}
+    return {table: snapshot for table, snapshot in tagged.items() if snapshot}
+
+
+def training_snapshots(life: Lifecycle, as_of: date, lakehouse: Lakehouse) -> dict[str, int]:
+    """The states that the training set of a morning was made of, and its own."""
+    tag = training_tag(life, as_of)
+    tables = [*_input_tables(life), life.table("training_set")]
+    return {
+        table: lakehouse.resolve(table, tag)
+        for table in tables
+        if tag in lakehouse.table(table).refs()
+    }
+
+
+def _input_tables(life: Lifecycle) -> list[str]:
     names = [life.spec.spine.dataset.name, *(view.name for view in life.spec.views)]
-    tables = [".".join(life.sibling(name).path) for name in names]
-    return {table: lakehouse.current_snapshot(table) for table in tables}
+    return [".".join(life.sibling(name).path) for name in names]
 
 
 def materialization_tags(context: dg.AssetExecutionContext, key: dg.AssetKey) -> dict[str, str]:
