@@ -226,8 +226,8 @@ class Timeline:
         if not len(self.rows):
             return self.rows
         waiting = self.available > moment
-        best = np.append((np.diff(self.key) != 0) | waiting[1:], True)
-        needed = waiting | best
+        # A row is done with once the next of its entity is known; one that waits has none such.
+        needed = np.append((np.diff(self.key) != 0) | waiting[1:], True)
         if ttl is not None:
             needed &= moment - self.event <= ttl
         return self.rows[needed]
