@@ -77,7 +77,7 @@ def test_a_missing_column_is_named() -> None:
 
 
 def test_an_undeclared_column_is_named() -> None:
-    with pytest.raises(SchemaError, match=r"undeclared columns \['gust'\].*declare them"):
+    with pytest.raises(SchemaError, match=r"undeclared columns \['gust'\].*declare it"):
         READINGS.conform(table(gust=[1.0, 2.0]))
 
 
