@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from bench import gateway, load, quality, wheel
+from bench import gateway, load, quality, validation, wheel
 from bench.report import Benchmark, Row, as_markdown, as_table
 
 BENCHMARKS = {
@@ -18,6 +18,7 @@ BENCHMARKS = {
     for one in (
         Benchmark("load", "what loading the code location costs", 5, load.measure),
         Benchmark("wheel", "what the wheel costs beside one script", 2, wheel.measure),
+        Benchmark("validation", "what checking contracts costs", 2, validation.measure),
         Benchmark("gateway", "what the gateway costs beside Triton", 3, gateway.measure),
         Benchmark("quality", "how good the models are", 1, quality.measure),
     )

@@ -6,7 +6,7 @@ twice changes nothing.
 
 # No `from __future__ import annotations` here: Dagster reads ResourceDependency annotations.
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
@@ -120,6 +120,8 @@ class Lakehouse(dg.ConfigurableResource):
         rows: "pa.Table",
         window: Window | None = None,
         properties: Mapping[str, str] | None = None,
+        *,
+        ignoring: Sequence[str] = (),
     ) -> Written:
         """Make the table (or its window) hold exactly these rows.
 
@@ -128,6 +130,7 @@ class Lakehouse(dg.ConfigurableResource):
             rows: Sorted by the key, with the schema metadata of `flywheel.dataset.Dataset`.
             window: What to replace; None replaces the whole table.
             properties: Added to the snapshot's summary.
+            ignoring: Columns left out when asking whether anything has changed.
 
         Raises:
             ValueError: A row lies outside of the window.
@@ -139,8 +142,8 @@ class Lakehouse(dg.ConfigurableResource):
             (table.scan(row_filter=_expression(window)) if window else table.scan()).to_arrow(),
             table.properties.get("flywheel.key", ""),
         )
-        digest = fingerprint(rows)
-        changed = fingerprint(current) != digest
+        digest = fingerprint(rows, ignoring)
+        changed = fingerprint(current, ignoring) != digest
         if changed:
             summary = {FINGERPRINT: digest, **(properties or {})}
             if window:
@@ -260,10 +263,10 @@ def column_schema(schema: "pa.Schema") -> dg.TableSchema:
     )
 
 
-def fingerprint(rows: "pa.Table") -> str:
+def fingerprint(rows: "pa.Table", ignoring: Sequence[str] = ()) -> str:
     """sha256 of the values, column by column, whatever chunks or slices carry them."""
     digest = hashlib.sha256(str(rows.num_rows).encode())
-    for name in sorted(rows.column_names):
+    for name in sorted(set(rows.column_names) - set(ignoring)):
         _digest_column(digest, name, rows.column(name).combine_chunks())
     return digest.hexdigest()
 
