@@ -23,6 +23,9 @@ Bound = int | float | date | datetime
 NUMBERS = ("int32", "int64", "float64")
 MOMENTS = ("date", "timestamp")
 
+# Great Expectations compares with bounds as doubles, which hold whole numbers below this exactly.
+EXACT = 2**53
+
 # Python's expressions can do more than those of DuckDB (RE2); a rule means the same in both.
 ONLY_PYTHON = re.compile(r"\(\?(?:[=!>#(]|<[=!]|P=)|\\[1-9AbBZ]|[*+?}]\+")
 
@@ -123,6 +126,8 @@ class Column:
             # bool is an int to Python, and NaN is neither above nor below anything.
             if isinstance(declared, str | bool) or not math.isfinite(declared):
                 raise self._error(f"{declared!r} is no bound of a {self.dtype}: give a number")
+            if abs(declared) >= EXACT:
+                raise self._error(f"{declared!r} cannot be told from its neighbours as a double")
             return declared
         if self.dtype not in MOMENTS:
             raise self._error(f"minimum and maximum are not for {self.dtype}")
