@@ -72,8 +72,10 @@ def check(rules: Sequence[Rule], table: pa.Table) -> list[Finding]:
     for result in validated.results:
         config: Any = result.expectation_config
         results[config.meta["rule"]] = result
-    if unchecked := [rule.name for rule in rules if rule.name not in results]:
-        raise ContractError(f"Great Expectations did not check {unchecked}")
+    if len(results) != len(rules) or any(rule.name not in results for rule in rules):
+        raise ContractError(
+            f"Great Expectations checked {sorted(results)}, not {[rule.name for rule in rules]}"
+        )
     return [_finding(rule, results[rule.name], len(frame)) for rule in rules]
 
 

@@ -183,6 +183,12 @@ def test_a_rule_that_the_suite_lost_is_an_error(monkeypatch: pytest.MonkeyPatch)
         expectations.check([Rule(Kind.NOT_NULL, ("station",))], table_of([]))
 
 
+def test_two_rules_of_one_name_are_an_error() -> None:
+    rule = Rule(Kind.NOT_NULL, ("station",))
+    with pytest.raises(ContractError, match="station: not null"):
+        expectations.check([rule, rule], table_of([]))
+
+
 def test_an_exception_inside_great_expectations_is_an_error_and_no_result() -> None:
     wrong = Rule(Kind.RANGE, ("station",), minimum=1)
     row = {**dict.fromkeys(VALUES), "station": "JFK"}
