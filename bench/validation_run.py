@@ -6,6 +6,7 @@ Expects `FLYWHEEL_HOME` to be an empty folder.
 from __future__ import annotations
 
 from datetime import date
+from importlib import import_module
 
 from bench.measure import Stopwatch, report
 from flywheel.services import prepare_dagster_home
@@ -54,7 +55,7 @@ def watch_parts(watch: Stopwatch) -> list[int]:
     def counted(rules, table):
         rows.append(table.num_rows)
         with watch.part(IMPORT):
-            pass
+            import_module("great_expectations.expectations")  # else the first check would
         with watch.part(CHECKS):
             return check(rules, table)
 
