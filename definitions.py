@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 import assets
+from assets.catalog import quarantine_specs
 from assets.discovery import domains
 from assets.lifecycle.build import lifecycle_assets
 from flywheel.settings import Settings
@@ -23,9 +24,11 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
     """
     settings = Settings()
     jobs, schedules = jobs_and_schedules(domains())
+    tables = dg.load_assets_from_package_module(assets)
     return dg.Definitions(
         assets=[
-            *dg.load_assets_from_package_module(assets),
+            *tables,
+            *quarantine_specs(tables),
             *lifecycle_assets(domains()),
         ],
         jobs=jobs,

@@ -2,7 +2,7 @@
 
 The function computes a table from tables. Everything else follows from the declaration: key, group,
 Iceberg table, partitions, schema, catalog facts, and the blocking check that the table keeps its
-promises. A batch that breaks them is not written.
+contract. Rows that break it are put aside; a batch with too many of them is not written.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.batch import CONTRACT_CHECK, check_result, failure, history_audit, part
+from assets.catalog import DATASET_LAYER, column_schema, contract_sentence
 from flywheel.calendar import Calendar
 from flywheel.dataset import Dataset
 from flywheel.features import FeatureView
+from resources.io_manager import Audited
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-CONTRACT_CHECK = "contract"
 
 Compute = Callable[..., "pa.Table | pd.DataFrame"]
 Decorator = Callable[[Compute], dg.AssetsDefinition]
@@ -99,7 +100,7 @@ def dataset(
             ins=ins or {},
             kinds={"iceberg", *kinds},
             description=inspect.getdoc(compute) or inspect.getdoc(inspect.getmodule(compute)) or "",
-            tags={"flywheel/layer": "dataset"},
+            tags={"flywheel/layer": DATASET_LAYER},
         )
 
     return decorate
@@ -175,21 +176,16 @@ def _table_asset(
         rows = declared.conform(computed)
         if only_own_rows:
             rows = _own_rows(rows, context.partition_time_window, declared)
-        violations = declared.violations(rows)
-        check = dg.AssetCheckResult(
-            check_name=CONTRACT_CHECK,
-            passed=not violations,
-            metadata={f"{v.column}: {v.rule}": v.rows for v in violations}
-            | {"rows": rows.num_rows},
-        )
-        if violations:
-            yield check
-            raise dg.Failure(
-                f"{declared.name} breaks its contract, and nothing was written: "
-                + "; ".join(f"{v.rows} rows break {v.rule} of {v.column}" for v in violations)
-            )
-        yield dg.Output(rows)
-        yield check
+        validation = part(context, declared, rows, inside=only_own_rows)
+        table = f"{domain}.{declared.name}"
+        if validation.failures:
+            yield check_result(table, validation)
+            raise failure(table, declared, validation)
+        if declared.audit == "history":
+            yield dg.Output(Audited(validation.clean, history_audit(table, declared)))
+        else:
+            yield dg.Output(validation.clean)
+        yield check_result(table, validation)
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = inspect.Signature(inspect.Parameter(name, kind) for name in ("context", *inputs))
@@ -203,6 +199,8 @@ def _table_asset(
         owners=[owner],
         kinds=kinds,
         tags=dict(tags),
+        metadata={"dagster/column_schema": column_schema(declared)},
+        required_resource_keys={"lakehouse"},
         ins={
             name: dg.AssetIn(
                 key=dg.AssetKey([domain, name]),
@@ -218,7 +216,7 @@ def _table_asset(
                 CONTRACT_CHECK,
                 asset=dg.AssetKey([domain, declared.name]),
                 blocking=True,
-                description="Columns, types, required values and the key are as declared.",
+                description=contract_sentence(declared),
             )
         ],
         io_manager_key="io_manager",

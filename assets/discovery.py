@@ -9,6 +9,8 @@ from importlib import import_module
 from types import ModuleType
 
 import assets
+from flywheel.dataset import Dataset
+from flywheel.features import FeatureView
 from flywheel.model import ModelSpec
 
 # Folders and modules of this package that are not domains.
@@ -22,6 +24,17 @@ class Domain:
     name: str
     modules: tuple[ModuleType, ...]
     models: tuple[ModelSpec, ...]
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """What its tables promise, feature views included, by `domain.table`."""
+        found = {
+            value.name: value.dataset if isinstance(value, FeatureView) else value
+            for module in self.modules
+            for value in vars(module).values()
+            if isinstance(value, Dataset | FeatureView)
+        }
+        return {f"{self.name}.{name}": found[name] for name in sorted(found)}
 
     @property
     def owner(self) -> str:

@@ -116,6 +116,8 @@ def read_world(start: date, end: date, *, withhold_own_departure: bool = False) 
     hour = pd.to_datetime(raw["time_hour"], utc=True)
     first, last = SPEC.calendar.midnight(start), SPEC.calendar.midnight(end)
     weather = stations.clean(raw[(hour >= first) & (hour < last)]).to_pandas()
+    # The assets quarantine the file's one broken reading.
+    weather = weather[~(weather["wind_speed"] > stations.FASTEST_WIND)]
     frame = departures.to_pandas()
     evidence: pd.DataFrame = frame
     if withhold_own_departure:

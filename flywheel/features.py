@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, Unpack
 
-from flywheel.dataset import Column, Dataset, required
+from flywheel.dataset import Column, Dataset, Rules, required
 
 EVENT_TIMESTAMP = required("event_timestamp", "timestamp", "From when on the values may be used.")
 CREATED_TIMESTAMP = required("created_timestamp", "timestamp", "When the row came to be known.")
@@ -65,14 +65,19 @@ class FeatureView:
         return [column.name for column in self.features]
 
 
-def number(name: str, description: str) -> Column:
+def number(name: str, description: str, **rules: Unpack[Rules]) -> Column:
     """A float64 feature; null where there is no evidence."""
-    return Column(name, "float64", description)
+    return Column(name, "float64", description, **rules)
+
+
+def join_key(name: str, description: str = "Join key.", **rules: Unpack[Rules]) -> Column:
+    """A string join key."""
+    return required(name, "string", description, **rules)
 
 
 def join_keys(*names: str) -> tuple[Column, ...]:
-    """String join keys."""
-    return tuple(required(name, "string", "Join key.") for name in names)
+    """String join keys without rules of their own."""
+    return tuple(join_key(name) for name in names)
 
 
 def distinct_keys(views: Sequence[FeatureView]) -> dict[str, Column]:

@@ -4,6 +4,7 @@ The lakehouse itself is `resources.lakehouse`; here is only what Dagster needs t
 """
 
 # No `from __future__ import annotations` here: Dagster reads ResourceDependency annotations.
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -12,6 +13,7 @@ from resources.lakehouse import (
     PARTITION,
     PARTITION_BY,
     RUN_ID,
+    Audit,
     Lakehouse,
     Window,
     Written,
@@ -24,6 +26,16 @@ if TYPE_CHECKING:
 # In the metadata of an output's schema: the tag that its snapshot is to have.
 TAG = "flywheel.tag"
 
+COLUMN_SCHEMA = "dagster/column_schema"
+
+
+@dataclass(frozen=True)
+class Audited:
+    """An output that is published only if an audit of the table with it in raises nothing."""
+
+    rows: "pa.Table"
+    audit: Audit
+
 
 class IcebergIOManager(dg.ConfigurableIOManager):
     """Hands assets their inputs and stores what they return: Arrow in, Arrow or pandas out.
@@ -35,9 +47,12 @@ class IcebergIOManager(dg.ConfigurableIOManager):
 
     lakehouse: dg.ResourceDependency[Lakehouse]
 
-    def handle_output(self, context: dg.OutputContext, obj: "pa.Table") -> None:
+    def handle_output(self, context: dg.OutputContext, obj: "pa.Table | Audited") -> None:
         """Overwrite the asset's partitions with `obj` and record the snapshot as data version."""
         name = table_name(context.asset_key)
+        audit = None
+        if isinstance(obj, Audited):
+            obj, audit = obj.rows, obj.audit
         tag = text_metadata(obj.schema).get(TAG)
         if tag:  # of this output, not of the table
             kept = {k: v for k, v in text_metadata(obj.schema).items() if k != TAG}
@@ -52,14 +67,18 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         if context.has_asset_partitions:
             keys = context.asset_partition_keys
             properties[PARTITION] = keys[0] if len(keys) == 1 else f"{keys[0]}...{keys[-1]}"
-        written = self.lakehouse.write(name, obj, window, properties)
+        written = self.lakehouse.write(name, obj, window, properties, audit=audit)
         version = str(written.snapshot_id)
         if not written.changed:
             version = _recorded_version(context) or version
         context.step_context.set_data_version(context.asset_key, dg.DataVersion(version))
         if tag:
             self.lakehouse.tag(name, tag, written.snapshot_id or None)
-        context.add_output_metadata(table_metadata(name, obj, written, partitioned=bool(window)))
+        metadata = table_metadata(name, obj, written, partitioned=bool(window))
+        if COLUMN_SCHEMA not in (context.definition_metadata or {}):
+            # A declared one says more: the rules of the contract.
+            metadata[COLUMN_SCHEMA] = column_schema(obj.schema)
+        context.add_output_metadata(metadata)
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read the upstream table, or its partitions at hand, in the form the asset asked for."""
@@ -117,7 +136,6 @@ def table_metadata(
     metadata: dict[str, Any] = {
         "dagster/table_name": name,
         "dagster/row_count": written.total_rows,
-        "dagster/column_schema": column_schema(rows.schema),
         "snapshot_id": str(written.snapshot_id),
         "changed": written.changed,
     }

@@ -225,15 +225,14 @@ class Lakehouse(dg.ConfigurableResource):
         """
         if window:
             _check_inside(rows, window, name)
-        # Written rows are fingerprinted as they will be read: without what cannot be compared.
-        digest = fingerprint(rows.drop_columns(list(ignoring)))
+        digest = fingerprint(rows, ignoring)
         summary = {FINGERPRINT: digest, **(properties or {})}
         for attempt in attempts():
             with attempt:
                 table = self._ensure(name, rows.schema)
                 current = _scan(table, window, None).to_arrow().select(rows.column_names)
                 current = _sorted(current, table.properties.get(KEY, ""))
-                changed = fingerprint(current.drop_columns(list(ignoring))) != digest
+                changed = fingerprint(current, ignoring) != digest
                 if changed and audit:
                     _write_audit_publish(table, rows, window, summary, audit)
                 elif changed:
@@ -289,10 +288,10 @@ class Lakehouse(dg.ConfigurableResource):
         return evolve(table, schema)
 
 
-def fingerprint(rows: "pa.Table") -> str:
+def fingerprint(rows: "pa.Table", ignoring: Sequence[str] = ()) -> str:
     """sha256 of the values, column by column, whatever chunks or slices carry them."""
     digest = hashlib.sha256(str(rows.num_rows).encode())
-    for name in sorted(rows.column_names):
+    for name in sorted(set(rows.column_names) - set(ignoring)):
         _digest_column(digest, name, rows.column(name).combine_chunks())
     return digest.hexdigest()
 

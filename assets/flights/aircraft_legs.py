@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from assets.authoring import AssetContext, feature_view, trailing
 from assets.flights.delays import feature_rows, key_codes, minutes
+from assets.flights.vocabulary import TAILNUM
 from assets.flights.year import YEAR
-from flywheel.features import FeatureView, join_keys, number
+from flywheel.features import FeatureView, join_key, number
 from flywheel.trailing import Evidence, change_points, last_value
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ TURN_ROUND = 45
 
 AIRCRAFT_LEGS = FeatureView(
     name="aircraft_legs",
-    join_keys=join_keys("tailnum"),
+    join_keys=(join_key("tailnum", pattern=TAILNUM, classification="sensitive"),),
     features=(
         number("dep_delay", "Departure delay of its previous leg, minutes."),
         number("arr_delay", "Arrival delay of that leg, minutes; null until it has landed."),

@@ -51,15 +51,25 @@ def delay_features(departed: tuple[int, ...], landed: tuple[int, ...]) -> tuple[
     for window in departed:
         last = f"over flights departed in the last {window_name(window)}"
         columns += [
-            number(f"departed_{window_name(window)}", f"Count of flights {last[5:]}."),
+            number(f"departed_{window_name(window)}", f"Count of flights {last[5:]}.", minimum=0),
             number(f"dep_delay_{window_name(window)}", f"Mean departure delay in minutes {last}."),
-            number(f"dep_late_{window_name(window)}", f"Share of late departures {last}."),
+            number(
+                f"dep_late_{window_name(window)}",
+                f"Share of late departures {last}.",
+                minimum=0,
+                maximum=1,
+            ),
         ]
     for window in landed:
         last = f"over flights landed in the last {window_name(window)}"
         columns += [
             number(f"arr_delay_{window_name(window)}", f"Mean arrival delay in minutes {last}."),
-            number(f"arr_late_{window_name(window)}", f"Share of late arrivals {last}."),
+            number(
+                f"arr_late_{window_name(window)}",
+                f"Share of late arrivals {last}.",
+                minimum=0,
+                maximum=1,
+            ),
             number(f"enroute_{window_name(window)}", f"Mean minutes lost on the way {last}."),
         ]
     return tuple(columns)

@@ -6,13 +6,15 @@ A cancelled flight has no departure and no landing, a diverted one no landing; n
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assets.authoring import AssetContext, dataset
 from assets.flights import source
 from assets.flights.clocks import ZONES_NOT_IN_FILE, scheduled_arrival
+from assets.flights.vocabulary import AIRPORT, CARRIER, FLIGHT_ID, ORIGINS, TAILNUM
 from assets.flights.year import YEAR
-from flywheel.dataset import Dataset, columns, required
+from flywheel.dataset import Dataset, columns, optional, required
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,25 +22,51 @@ if TYPE_CHECKING:
 
 LATE_MINUTES = 15
 
+# Of the whole year: -43 to 1,301 minutes at departure, -86 to 1,272 at arrival.
+EARLIEST, LATEST = -180, 2880
+
 DEPARTURES = Dataset(
     name="departures",
     key=("flight_id",),
     partition_by="flight_date",
+    freshness=timedelta(days=1),  # flights leave every day, so the last day of a batch has some
+    tolerance=0.01,
+    min_rows=500,  # the quietest day of the year, Thanksgiving, has 634
     columns=columns(
-        required("flight_id", "string", "yyyymmdd-carrier-flight-origin, unique."),
+        required(
+            "flight_id", "string", "yyyymmdd-carrier-flight-origin, unique.", pattern=FLIGHT_ID
+        ),
         required("flight_date", "date", "Local date of the scheduled departure."),
-        required("carrier", "string", "Two-letter airline code."),
-        required("flight", "int32", "Flight number."),
-        ("tailnum", "string", "Tail number; null for some cancelled flights."),
-        required("origin", "string", "Airport left: EWR, JFK or LGA."),
-        required("dest", "string", "Airport flown to (FAA code)."),
-        required("distance", "float64", "Miles between the two."),
+        required("carrier", "string", "Two-letter airline code.", pattern=CARRIER),
+        required("flight", "int32", "Flight number.", minimum=1, maximum=9999),
+        optional(
+            "tailnum",
+            "string",
+            "Tail number; null for some cancelled flights.",
+            pattern=TAILNUM,
+            classification="sensitive",
+        ),
+        required("origin", "string", "Airport left.", allowed=ORIGINS),
+        required("dest", "string", "Airport flown to (FAA code).", pattern=AIRPORT),
+        required("distance", "float64", "Miles between the two.", minimum=1, maximum=12_500),
         required("scheduled_departure", "timestamp", "Timetable departure."),
         required("scheduled_arrival", "timestamp", "Timetable arrival."),
         ("departed_at", "timestamp", "Actual departure; null if cancelled."),
         ("landed_at", "timestamp", "Actual arrival; null if cancelled or diverted."),
-        ("dep_delay", "int32", "Minutes behind schedule at departure; negative is early."),
-        ("arr_delay", "int32", "Minutes behind schedule at arrival; negative is early."),
+        optional(
+            "dep_delay",
+            "int32",
+            "Minutes behind schedule at departure; negative is early.",
+            minimum=EARLIEST,
+            maximum=LATEST,
+        ),
+        optional(
+            "arr_delay",
+            "int32",
+            "Minutes behind schedule at arrival; negative is early.",
+            minimum=EARLIEST,
+            maximum=LATEST,
+        ),
         ("late", "bool", "Label: arrived more than 15 minutes late; null if it never landed."),
         required("cancelled", "bool", "Never departed."),
         required("diverted", "bool", "Departed, but did not arrive where it was to."),

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from assets.authoring import AssetContext, feature_view, trailing
 from assets.flights.delays import DAY, DAYS_OF_EVIDENCE, HOUR, delay_features, delay_statistics
+from assets.flights.vocabulary import AIRPORT
 from assets.flights.year import YEAR
-from flywheel.features import FeatureView, join_keys
+from flywheel.features import FeatureView, join_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +19,7 @@ LANDED = (HOUR, 3 * HOUR, DAY)
 
 DEST_DELAYS = FeatureView(
     name="dest_delays",
-    join_keys=join_keys("dest"),
+    join_keys=(join_key("dest", pattern=AIRPORT),),
     features=delay_features(DEPARTED, LANDED),
     ttl=timedelta(days=2),
     description="Trailing delay statistics of a destination.",

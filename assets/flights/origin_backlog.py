@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from assets.authoring import AssetContext, feature_view, trailing
 from assets.flights.delays import HOUR, feature_rows, key_codes, minutes, window_name
+from assets.flights.vocabulary import ORIGINS
 from assets.flights.year import YEAR
-from flywheel.features import FeatureView, join_keys, number
+from flywheel.features import FeatureView, join_key, number
 from flywheel.trailing import Evidence, change_points, running_sum, trailing_sums
 
 if TYPE_CHECKING:
@@ -22,14 +23,14 @@ WINDOWS = (3 * HOUR, HOUR)
 
 ORIGIN_BACKLOG = FeatureView(
     name="origin_backlog",
-    join_keys=join_keys("origin"),
+    join_keys=(join_key("origin", allowed=ORIGINS),),
     features=(
-        number("scheduled_3h", "Flights scheduled to depart in the last 3 hours."),
-        number("waiting_3h", "Those of them that have not departed."),
-        number("waited_3h", "Minutes that those have been waiting, summed."),
-        number("scheduled_1h", "Flights scheduled to depart in the last hour."),
-        number("waiting_1h", "Those of them that have not departed."),
-        number("waited_1h", "Minutes that those have been waiting, summed."),
+        number("scheduled_3h", "Flights scheduled to depart in the last 3 hours.", minimum=0),
+        number("waiting_3h", "Those of them that have not departed.", minimum=0),
+        number("waited_3h", "Minutes that those have been waiting, summed.", minimum=0),
+        number("scheduled_1h", "Flights scheduled to depart in the last hour.", minimum=0),
+        number("waiting_1h", "Those of them that have not departed.", minimum=0),
+        number("waited_1h", "Minutes that those have been waiting, summed.", minimum=0),
     ),
     ttl=timedelta(days=1),
     description="Flights waiting at an airport of departure.",

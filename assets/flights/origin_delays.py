@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from assets.authoring import AssetContext, feature_view, trailing
 from assets.flights.delays import DAY, DAYS_OF_EVIDENCE, HOUR, delay_features, delay_statistics
+from assets.flights.vocabulary import ORIGINS
 from assets.flights.year import YEAR
-from flywheel.features import FeatureView, join_keys
+from flywheel.features import FeatureView, join_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +19,7 @@ LANDED = (3 * HOUR, DAY, 7 * DAY)
 
 ORIGIN_DELAYS = FeatureView(
     name="origin_delays",
-    join_keys=join_keys("origin"),
+    join_keys=(join_key("origin", allowed=ORIGINS),),
     features=delay_features(DEPARTED, LANDED),
     ttl=timedelta(days=1),
     description="Trailing delay statistics of an airport of departure.",

@@ -6,8 +6,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from assets.authoring import AssetContext, feature_view, trailing
+from assets.flights.vocabulary import ORIGINS
 from assets.flights.year import YEAR
-from flywheel.features import FeatureView, join_keys, number
+from flywheel.features import FeatureView, join_key, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,7 @@ READINGS = {
 
 ORIGIN_WEATHER = FeatureView(
     name="origin_weather",
-    join_keys=join_keys("origin"),
+    join_keys=(join_key("origin", allowed=ORIGINS),),
     features=tuple(number(name, description) for name, description in READINGS.items()),
     ttl=timedelta(hours=6),
     description="Latest known weather at an airport of departure.",

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from assets.authoring import AssetContext, feature_view, trailing
 from assets.flights.delays import DAY, DAYS_OF_EVIDENCE, HOUR, delay_features, delay_statistics
+from assets.flights.vocabulary import AIRPORT, ORIGINS
 from assets.flights.year import YEAR
-from flywheel.features import FeatureView, join_keys
+from flywheel.features import FeatureView, join_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +19,7 @@ LANDED = (DAY, 7 * DAY)
 
 ROUTE_DELAYS = FeatureView(
     name="route_delays",
-    join_keys=join_keys("origin", "dest"),
+    join_keys=(join_key("origin", allowed=ORIGINS), join_key("dest", pattern=AIRPORT)),
     features=delay_features(DEPARTED, LANDED),
     ttl=timedelta(days=7),
     description="Trailing delay statistics of a route.",

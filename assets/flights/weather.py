@@ -10,37 +10,47 @@ from typing import TYPE_CHECKING
 
 from assets.authoring import AssetContext, dataset
 from assets.flights import source
+from assets.flights.vocabulary import ORIGINS
 from assets.flights.year import YEAR
-from flywheel.dataset import Dataset, columns, required
+from flywheel.dataset import Dataset, columns, optional, required
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-# A hurricane's record is 254 mph: the file's one reading of 1,048 mph is a broken instrument.
-GREATEST_WIND_MPH = 254.0
+# No wind faster than 254 mph was ever measured.
+FASTEST_WIND = 254
 
-READINGS = {
-    "temp": "Temperature, degrees Fahrenheit.",
-    "dewp": "Dew point, degrees Fahrenheit.",
-    "humid": "Relative humidity, percent.",
-    "wind_dir": "Wind direction, degrees.",
-    "wind_speed": "Wind speed, mph.",
-    "wind_gust": "Gust speed, mph; null when there was none.",
-    "precip": "Precipitation, inches.",
-    "pressure": "Sea level pressure, millibars.",
-    "visib": "Visibility, miles.",
-}
+READINGS = (
+    optional("temp", "float64", "Temperature, degrees Fahrenheit.", minimum=-60, maximum=140),
+    optional("dewp", "float64", "Dew point, degrees Fahrenheit.", minimum=-80, maximum=100),
+    optional("humid", "float64", "Relative humidity, percent.", minimum=0, maximum=100),
+    optional("wind_dir", "float64", "Wind direction, degrees.", minimum=0, maximum=360),
+    optional("wind_speed", "float64", "Wind speed, mph.", minimum=0, maximum=FASTEST_WIND),
+    optional(
+        "wind_gust",
+        "float64",
+        "Gust speed, mph; null when there was none.",
+        minimum=0,
+        maximum=FASTEST_WIND,
+    ),
+    optional("precip", "float64", "Precipitation, inches.", minimum=0, maximum=20),
+    optional("pressure", "float64", "Sea level pressure, millibars.", minimum=850, maximum=1100),
+    optional("visib", "float64", "Visibility, miles.", minimum=0, maximum=100),
+)
 
+# No freshness and no least number of rows: stations are silent for hours, and the file ends in the
+# evening of 30 December, so that the last day of the year has no row at all.
 WEATHER = Dataset(
     name="weather",
     key=("origin", "observed_hour"),
     partition_by="observed_hour",
+    tolerance=0.05,  # of a day's 72 readings three may be broken
     columns=columns(
-        required("origin", "string", "Airport: EWR, JFK or LGA."),
+        required("origin", "string", "Airport.", allowed=ORIGINS),
         required("observed_hour", "timestamp", "Hour the reading is labelled with."),
         required("available_at", "timestamp", "From when on the reading was known."),
-        *((name, "float64", description) for name, description in READINGS.items()),
+        *READINGS,
     ),
 )
 
@@ -56,14 +66,12 @@ def weather(context: AssetContext) -> pa.Table:
 
 
 def clean(raw: pd.DataFrame) -> pa.Table:
-    """Turn rows of the weather file into rows of `WEATHER`."""
+    """Turn rows of the weather file into rows of `WEATHER`, readings as they are."""
     import pandas as pd
     import pyarrow as pa
 
     hour = pd.to_datetime(raw["time_hour"], utc=True)
-    readings = raw[list(READINGS)].astype("float64")
-    broken = readings["wind_speed"] > GREATEST_WIND_MPH
-    readings.loc[broken, "wind_speed"] = float("nan")
+    readings = raw[[column.name for column in READINGS]].astype("float64")
     frame = pd.DataFrame(
         {
             "origin": raw["origin"],

@@ -219,6 +219,34 @@ def rollback(
         )
 
 
+@app.command(epilog="Example: `flywheel data check flights.departures`")
+def check(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[TABLE[@REF]]...")] = None,
+) -> None:
+    """Check whole tables against their contracts, as they are declared now. Exit 1 if one breaks."""
+    from assets.discovery import domains
+    from flywheel.contract.sql import audit_history
+
+    declared = {name: one for domain in domains() for name, one in domain.datasets.items()}
+    lines = Table("table", "rows", "contract", box=None)
+    sound = True
+    with _errors():
+        lakehouse = _lakehouse()
+        places = names or [name for name in declared if lakehouse.exists(name)]
+        for place in track(places, "checking", console=console, transient=True):
+            name, _, ref = place.partition("@")
+            if name not in declared:
+                raise LookupError(f"no dataset is called {name}: there are {', '.join(declared)}")
+            scan = lakehouse.scan(name, at=_at(ref) if ref else None)
+            broken = audit_history(declared[name], scan.to_arrow_batch_reader())
+            sound &= not broken
+            verdict = "; ".join(map(str, broken)) or "kept"
+            lines.add_row(place, f"{scan.count():,}", verdict, style="red" if broken else None)
+    console.print(lines)
+    if not sound:
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example: `flywheel data maintain flights.departures`")
 def maintain(
     names: Annotated[list[str] | None, typer.Argument(metavar="[TABLE]...")] = None,

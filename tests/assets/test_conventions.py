@@ -207,6 +207,7 @@ def test_adding_a_model_is_one_folder_and_no_plumbing(second_domain: dg.Definiti
     flights = {spec.key.to_user_string() for spec in SPECS}
     assert keys - flights == {
         "dice/throws",
+        "dice/throws__quarantine",
         "dice/luck",
         "dice/online_features",
         "dice/maintenance",

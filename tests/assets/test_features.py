@@ -324,7 +324,10 @@ def materialize(
         result = dg.materialize(
             DOMAIN,
             selection=dg.AssetSelection.assets(*(["flights", name] for name in names)),
-            resources={"io_manager": IcebergIOManager(lakehouse=lakehouse)},
+            resources={
+                "io_manager": IcebergIOManager(lakehouse=lakehouse),
+                "lakehouse": lakehouse,
+            },
             instance=instance,
             tags=tags if first else None,
         )

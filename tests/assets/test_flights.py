@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 
-from assets.flights import departures, source, weather
+from assets.flights import departures, reference, source, weather
 from assets.flights.clocks import NEW_YORK, ZONES_NOT_IN_FILE
 from assets.flights.departures import DEPARTURES
 from assets.flights.weather import WEATHER
+from flywheel.contract.rules import Window
+from flywheel.contract.sql import audit_history
+from flywheel.contract.validation import validate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,7 +49,9 @@ def test_every_flight_of_the_file_is_kept_on_its_own_day(
 
 def test_the_table_keeps_its_contract(cleaned: pa.Table) -> None:
     rows = DEPARTURES.conform(cleaned)
-    assert DEPARTURES.violations(rows) == []
+    validation = validate(DEPARTURES, rows)
+    assert validation.violations == ()
+    assert validation.clean is rows
     assert len(set(rows.column("flight_id").to_pylist())) == rows.num_rows
 
 
@@ -147,19 +152,39 @@ def raw_weather() -> pd.DataFrame:
 def test_weather_keeps_its_contract_and_is_known_an_hour_later(raw_weather: pd.DataFrame) -> None:
     rows = WEATHER.conform(weather.clean(raw_weather))
     assert rows.num_rows == len(raw_weather)
-    assert WEATHER.violations(rows) == []
+    validation = validate(WEATHER, rows)
+    assert validation.clean.num_rows == len(raw_weather) - 1
+    assert validation.failures == ()
     frame = rows.to_pandas()
     assert (frame["available_at"] - frame["observed_hour"] == pd.Timedelta(hours=1)).all()
 
 
-def test_the_one_broken_wind_reading_is_nulled_and_all_others_kept(
-    raw_weather: pd.DataFrame,
+def test_the_one_broken_wind_reading_is_put_aside_as_it_was_read(raw_weather: pd.DataFrame) -> None:
+    validation = validate(WEATHER, WEATHER.conform(weather.clean(raw_weather)))
+    (broken,) = validation.quarantined.to_pylist()
+    assert broken["quarantine_reason"] == ["wind_speed: 1048.36 is above 254"]
+    assert broken["wind_speed"] == raw_weather["wind_speed"].max()
+    assert validation.clean.to_pandas()["wind_speed"].max() < 50
+
+
+def test_every_file_of_the_year_keeps_its_contract(
+    raw_flights: pd.DataFrame, raw_airports: pd.DataFrame
 ) -> None:
-    cleaned = weather.clean(raw_weather).to_pandas()
-    broken = raw_weather["wind_speed"] > 254
-    assert broken.sum() == 1
-    assert cleaned.loc[broken, "wind_speed"].isna().all()
-    pd.testing.assert_series_equal(
-        cleaned.loc[~broken, "wind_speed"], raw_weather.loc[~broken, "wind_speed"].astype(float)
-    )
-    assert cleaned.loc[broken, "temp"].notna().all()
+    year = Window(date(2013, 1, 1), date(2014, 1, 1))
+    rows = DEPARTURES.conform(departures.clean(raw_flights, raw_airports))
+    assert validate(DEPARTURES, rows, year).violations == ()
+    assert audit_history(DEPARTURES, rows.to_reader()) == []
+    for declared in (reference.PLANES, reference.AIRLINES, reference.AIRPORTS):
+        rows = declared.conform(source.read(declared.name))
+        assert validate(declared, rows).violations == ()
+
+
+def test_a_quiet_day_is_enough_and_a_day_cut_short_is_not(
+    raw_flights: pd.DataFrame, raw_airports: pd.DataFrame
+) -> None:
+    day = Window(date(2013, 11, 28), date(2013, 11, 29))
+    thanksgiving = raw_flights[raw_flights["date"] == "2013-11-28"]
+    rows = DEPARTURES.conform(departures.clean(thanksgiving, raw_airports))
+    assert validate(DEPARTURES, rows, day).failures == ()
+    cut = validate(DEPARTURES, rows.slice(0, 499), day).failures
+    assert [str(failure) for failure in cut] == ["row count: 499 rows, at least 500 are needed"]
