@@ -16,10 +16,25 @@ class Contest:
     Attributes:
         candidate: Scores of the candidate.
         champion: Scores of the champion; None while there is none.
+        parity: Online and offline inputs compared; None if no gate asks for it.
     """
 
     candidate: Scores
     champion: Scores | None
+    parity: ParityCount | None = None
+
+
+@dataclass(frozen=True)
+class ParityCount:
+    """What a replay of held-out requests through the gateway's feature lookup came to.
+
+    Attributes:
+        requests: Requests replayed.
+        differences: Inputs that were not what the offline join says.
+    """
+
+    requests: int
+    differences: int
 
 
 @dataclass(frozen=True)
@@ -94,4 +109,31 @@ class AtLeast:
             ours >= self.floor,
             f"{self.metric} {ours:.4f}, floor {self.floor:.2f}",
             {"candidate": ours, "floor": self.floor},
+        )
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The gateway would use the very inputs that the candidate was trained on.
+
+    Attributes:
+        requests: How many requests of the last held-out day are replayed.
+    """
+
+    requests: int = 200
+
+    def judge(self, contest: Contest) -> Verdict:
+        """No difference at all, and something was compared."""
+        found = contest.parity
+        if found is None or not found.requests:
+            return Verdict("parity", False, "no request was replayed", {"requests": 0.0})
+        sentence = (
+            f"{found.requests} requests replayed: {found.differences or 'no'} inputs differ "
+            "between gateway and training"
+        )
+        return Verdict(
+            "parity",
+            found.differences == 0,
+            sentence,
+            {"requests": float(found.requests), "differences": float(found.differences)},
         )

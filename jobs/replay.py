@@ -5,9 +5,7 @@ through the gateway. This stands in for the outside world. It reads what the fea
 computed and pushes exactly those rows, so what is served is what training will later see.
 """
 
-import bisect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
@@ -15,32 +13,10 @@ import dagster as dg
 
 from assets.lifecycle.cases import cases_of
 from assets.lifecycle.names import Lifecycle
-from flywheel.features import FeatureView
+from assets.lifecycle.parity import feeds_of
 from resources.feature_store import FeatureStore
-from resources.lakehouse import Lakehouse, Window
+from resources.lakehouse import Lakehouse
 from resources.serving import Serving
-
-
-@dataclass
-class Feed:
-    """The rows of one feature view on their way to the online store, by event time."""
-
-    view: FeatureView
-    rows: list[dict[str, Any]]
-    pushed: int = 0
-    times: list[Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.rows.sort(key=lambda row: (row["event_timestamp"], row["created_timestamp"]))
-        self.times = [row["event_timestamp"] for row in self.rows]
-
-    def until(self, moment: Any) -> list[dict[str, Any]]:
-        """The newest row of each key among those that came up to `moment` since the last call."""
-        stop = bisect.bisect_right(self.times, moment)
-        keys = self.view.key_names
-        newest = {tuple(row[k] for k in keys): row for row in self.rows[self.pushed : stop]}
-        self.pushed = stop
-        return list(newest.values())
 
 
 def replay(
@@ -70,12 +46,7 @@ def replay(
     cases = cases_of(life, lakehouse, day, day + timedelta(days=1))
     cases = cases.sort_by([(spine.event_timestamp, "ascending"), (spine.entity_id, "ascending")])
     feature_store.apply(life.domain, spec.views)
-    feeds = [
-        Feed(view, lakehouse.read(
-            f"{life.domain}.{view.name}", Window("event_timestamp", start, end)
-        ).to_pylist())
-        for view in spec.views
-    ]  # fmt: skip
+    feeds = feeds_of(life, lakehouse, start, end)
     requests = list(_requests(life, cases.to_pylist()))
     client = serving.client
     for done, (moment, entity, fields) in enumerate(requests, start=1):

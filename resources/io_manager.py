@@ -74,7 +74,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         context.step_context.set_data_version(context.asset_key, dg.DataVersion(version))
         if tag:
             self.lakehouse.tag(name, tag, written.snapshot_id or None)
-        metadata = table_metadata(name, obj, written, partitioned=bool(window))
+        metadata = table_metadata(name, written, partitioned=bool(window))
         if COLUMN_SCHEMA not in (context.definition_metadata or {}):
             # A declared one says more: the rules of the contract.
             metadata[COLUMN_SCHEMA] = column_schema(obj.schema)
@@ -129,9 +129,7 @@ def partition_window(window: dg.TimeWindow, column: str, schema: "pa.Schema") ->
     return Window(column, window.start, window.end)
 
 
-def table_metadata(
-    name: str, rows: "pa.Table", written: Written, *, partitioned: bool
-) -> dict[str, Any]:
+def table_metadata(name: str, written: Written, *, partitioned: bool) -> dict[str, Any]:
     """What the Dagster catalog shows about a table after a write."""
     metadata: dict[str, Any] = {
         "dagster/table_name": name,

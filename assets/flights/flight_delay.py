@@ -12,7 +12,7 @@ from assets.flights.origin_weather import ORIGIN_WEATHER
 from assets.flights.request import request_features
 from assets.flights.route_delays import ROUTE_DELAYS
 from assets.flights.year import YEAR
-from flywheel.gates import AtLeast, BeatsChampion
+from flywheel.gates import AtLeast, BeatsChampion, Parity
 from flywheel.model import DriftPolicy, Input, ModelSpec, RequestField, Spine, view_inputs
 from flywheel.trainers.baselines import GradientBoosting, LogisticRegression
 from flywheel.trainers.tabular import TabularNetwork
@@ -72,7 +72,7 @@ FLIGHT_DELAY = ModelSpec(
     request_features=request_features,
     trainer=TabularNetwork(),
     baselines={"logistic regression": LogisticRegression(), "boosted trees": GradientBoosting()},
-    gates=(AtLeast("auc", 0.7), BeatsChampion("log_loss")),
+    gates=(AtLeast("auc", 0.7), BeatsChampion("log_loss"), Parity()),
     # Weather follows the season whatever happens to delays: it is measured, but it may not trigger.
     drift=DriftPolicy(
         signals=(

@@ -2,18 +2,21 @@
 
 import json
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.lifecycle import inputs
 from assets.lifecycle.names import Lifecycle
+from assets.lifecycle.parity import replay_parity
 from assets.lifecycle.training import materialization_tags, split_rows
 from flywheel.dataset import Dataset, columns, required
 from flywheel.evaluation import Scores
-from flywheel.gates import Contest, Verdict
+from flywheel.gates import Contest, Parity, ParityCount, Verdict
 from flywheel.model import ModelSpec
+from flywheel.parity import ParityReport
+from resources.feature_store import FeatureStore
 from resources.lakehouse import Lakehouse
 from resources.registry import Registry, Version
 from resources.serving import Serving
@@ -42,6 +45,8 @@ def evaluation_table(spec: ModelSpec) -> Dataset:
             ("model_version", "string", "Registry version; null for a baseline."),
             required("rows", "int64", "Held-out cases, the same for all contestants."),
             *((name, "float64", f"{name} on the held-out cases.") for name in SCORES),
+            ("parity_requests", "int64", "Requests replayed; null where no gate asks for it."),
+            ("parity_differences", "int64", "Inputs that differed online and offline."),
         ),
     )
 
@@ -66,7 +71,11 @@ def evaluation(life: Lifecycle) -> dg.AssetsDefinition:
         ),
     )
     def compute(
-        context: dg.AssetExecutionContext, training_set: Any, registry: Registry
+        context: dg.AssetExecutionContext,
+        training_set: Any,
+        registry: Registry,
+        lakehouse: Lakehouse,
+        feature_store: FeatureStore,
     ) -> dg.Output[Any]:
         import numpy as np
         import pyarrow as pa
@@ -83,7 +92,8 @@ def evaluation(life: Lifecycle) -> dg.AssetsDefinition:
         label = inputs.numpy_column(held_out, "label").astype(np.float64)
         scores = {name: _score(label, p) for name, p in predictions.items()}
         versions = {CANDIDATE: candidate.number, CHAMPION: champion.number if champion else None}
-        verdicts = judge(spec, scores)
+        parity = _parity(life, as_of, lakehouse, feature_store)
+        verdicts = judge(spec, scores, count_of(parity))
         tags = materialization_tags(context, life.key("evaluation"))
         with registry.run(spec.name, f"evaluation {context.partition_key}", tags) as run:
             run.log(
@@ -104,6 +114,9 @@ def evaluation(life: Lifecycle) -> dg.AssetsDefinition:
             }
             for name, one in scores.items()
         ]
+        if parity is not None:
+            table[0]["parity_requests"] = parity.requests
+            table[0]["parity_differences"] = len(parity.differences)
         rows = pa.Table.from_pylist(table, schema=evaluation_table(spec).schema)
         return dg.Output(
             evaluation_table(spec).conform(rows),
@@ -113,6 +126,7 @@ def evaluation(life: Lifecycle) -> dg.AssetsDefinition:
                 "verdict": dg.MetadataValue.md(_verdict_table(verdicts)),
                 "scores": dg.MetadataValue.md(_score_table(scores, versions)),
                 **scores[CANDIDATE].as_dict(),
+                **({"parity": parity.sentence} if parity else {}),
                 **_plots(label, predictions, scores),
             },
         )
@@ -145,8 +159,8 @@ def champion(life: Lifecycle) -> dg.AssetsDefinition:
     def compute(
         context: dg.AssetExecutionContext, lakehouse: Lakehouse, registry: Registry
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        as_of, scores, versions = _newest_evaluation(life, lakehouse)
-        verdicts = judge(spec, scores)
+        as_of, scores, versions, parity = _newest_evaluation(life, lakehouse)
+        verdicts = judge(spec, scores, parity)
         for verdict in verdicts:
             context.log.info(f"{verdict.gate}: {verdict.sentence}")
         current = registry.champion(spec.name)
@@ -229,10 +243,27 @@ def deployment(life: Lifecycle) -> dg.AssetsDefinition:
     return compute
 
 
-def judge(spec: ModelSpec, scores: dict[str, Scores]) -> list[Verdict]:
+def judge(spec: ModelSpec, scores: dict[str, Scores], parity: ParityCount | None) -> list[Verdict]:
     """Every gate's verdict on an evaluation."""
-    contest = Contest(scores[CANDIDATE], scores.get(CHAMPION))
+    contest = Contest(scores[CANDIDATE], scores.get(CHAMPION), parity)
     return [gate.judge(contest) for gate in spec.gates]
+
+
+def count_of(report: ParityReport | None) -> ParityCount | None:
+    """A parity report as a gate takes it."""
+    return ParityCount(report.requests, len(report.differences)) if report else None
+
+
+def _parity(
+    life: Lifecycle, as_of: date, lakehouse: Lakehouse, feature_store: FeatureStore
+) -> ParityReport | None:
+    """Replay requests of the last held-out day, if a gate asks for it."""
+    asking = [gate for gate in life.spec.gates if isinstance(gate, Parity)]
+    if not asking:
+        return None
+    limit = max(gate.requests for gate in asking)
+    last = as_of - timedelta(days=1)
+    return replay_parity(life, last, lakehouse, feature_store, limit=limit)
 
 
 def _candidate(spec: ModelSpec, as_of: str, registry: Registry) -> Version:
@@ -277,8 +308,8 @@ def _score(label: "np.ndarray", probability: "np.ndarray") -> Scores:
 
 def _newest_evaluation(
     life: Lifecycle, lakehouse: Lakehouse
-) -> tuple[str, dict[str, Scores], dict[str, str]]:
-    """Day, scores and versions of the evaluation of the newest `as_of` day."""
+) -> tuple[str, dict[str, Scores], dict[str, str], ParityCount | None]:
+    """Day, scores, versions and parity of the evaluation of the newest `as_of` day."""
     rows = lakehouse.read(life.table("evaluation")).to_pylist()
     if not rows:
         raise EvaluationError(
@@ -290,7 +321,13 @@ def _newest_evaluation(
         row["contestant"]: Scores(**{name: row[name] for name in ("rows", *SCORES)}) for row in rows
     }
     versions = {row["contestant"]: row["model_version"] for row in rows if row["model_version"]}
-    return newest.isoformat(), scores, versions
+    replayed = [row for row in rows if row["parity_requests"] is not None]
+    parity = (
+        ParityCount(replayed[0]["parity_requests"], replayed[0]["parity_differences"])
+        if replayed
+        else None
+    )
+    return newest.isoformat(), scores, versions, parity
 
 
 def _words(verdicts: list[Verdict]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from jobs.commands import data, servers
+from jobs.commands import data, parity, servers
 
 app = typer.Typer(
     help="Flywheel: the wheel that keeps a model up to date.",
@@ -18,3 +18,4 @@ app = typer.Typer(
 )
 servers.add_to(app)
 app.add_typer(data.app, name="data")
+parity.add_to(app)

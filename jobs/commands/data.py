@@ -223,7 +223,7 @@ def rollback(
 def check(
     names: Annotated[list[str] | None, typer.Argument(metavar="[TABLE[@REF]]...")] = None,
 ) -> None:
-    """Check whole tables against their contracts, as they are declared now. Exit 1 if one breaks."""
+    """Check whole tables against today's contracts. Exit code 1 if one is broken."""
     from assets.discovery import domains
     from flywheel.contract.sql import audit_history
 
@@ -357,7 +357,9 @@ def _rows(table: pa.Table) -> Table:
     """Rows for a terminal; columns beyond the first dozen are named below."""
     shown, hidden = table.column_names[:MOST_CELLS], table.column_names[MOST_CELLS:]
     caption = f"not shown: {', '.join(hidden)}" if hidden else None
-    lines = Table(*shown, box=None, caption=caption, caption_justify="left")
+    lines = Table(box=None, caption=caption, caption_justify="left")
+    for name in shown:
+        lines.add_column(name, overflow="fold")
     for row in table.select(shown).to_pylist():
         lines.add_row(*("" if value is None else str(value) for value in row.values()))
     return lines

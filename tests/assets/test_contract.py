@@ -14,7 +14,8 @@ from assets import authoring
 from assets.catalog import column_schema, quarantine_specs
 from flywheel.calendar import Calendar
 from flywheel.dataset import Dataset, columns, optional, required
-from resources.lakehouse import IcebergIOManager, Lakehouse
+from resources.io_manager import IcebergIOManager
+from resources.lakehouse import Lakehouse
 
 YEAR = Calendar(date(2024, 1, 1), "America/New_York")
 SALES = Dataset(

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
 from flywheel.dataset import Dataset, columns, required
@@ -48,7 +49,7 @@ def orders(*amounts: float) -> pa.Table:
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lakehouse:
     """A home with one table of two commits; the first is tagged."""
     monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setattr("jobs.commands.data.console", Console(width=250))
     settings = Settings()
     lakehouse = Lakehouse(catalog_uri=settings.lake_catalog_uri, warehouse=settings.lake_warehouse)
     window = Window("day", DAY, DAY + timedelta(days=1))
