@@ -213,3 +213,57 @@ def test_every_dataset_has_its_quarantine_in_the_graph_and_nothing_else_has(shop
     assert [dep.asset_key.to_user_string() for dep in spec.deps] == ["shop/sales"]
     assert spec.group_name == "shop"
     assert spec.owners == ["team:shop"]
+
+
+# --- audited against the whole history ---
+
+
+@pytest.fixture
+def ledger(shop: Shop) -> Shop:
+    """A dataset whose key must be unique over all days, which no batch can know by itself."""
+    shop.declared = replace(SALES, key=("item",), audit="history", tolerance=0.0)
+    shop.rows = [sale(MONDAY, "a"), sale(MONDAY, "b"), sale(TUESDAY, "c")]
+    return shop
+
+
+def test_a_batch_that_breaks_the_history_is_not_published_and_can_be_looked_at(
+    ledger: Shop,
+) -> None:
+    assert ledger.run(MONDAY).success
+    ledger.rows = [*ledger.rows[:2], sale(TUESDAY, "b"), sale(TUESDAY, "d")]
+    result = ledger.run(TUESDAY)
+    assert not result.success
+    assert "would break its contract with this batch" in failure_of(result)
+    assert "unique" in failure_of(result)
+    assert ledger.items(TABLE) == ["a", "b"]
+    staged = ledger.lakehouse.read(TABLE, at=f"audit/{TUESDAY}")
+    assert staged.column("item").to_pylist() == ["a", "b", "b", "d"]
+
+
+def test_the_corrected_batch_is_published_and_its_branch_is_gone(ledger: Shop) -> None:
+    assert ledger.run(MONDAY).success
+    ledger.rows[2] = sale(TUESDAY, "a")
+    assert not ledger.run(TUESDAY).success
+    ledger.rows[2] = sale(TUESDAY, "c")
+    assert ledger.run(TUESDAY).success
+    assert ledger.items(TABLE) == ["a", "b", "c"]
+    assert set(ledger.lakehouse.table(TABLE).refs()) == {"main"}
+
+
+def test_a_day_that_did_not_change_keeps_its_data_version(shop: Shop) -> None:
+    """A no-op re-ingest must leave nothing downstream stale, whatever was written since."""
+    shop.rows = [*GOOD, *(sale(TUESDAY, item) for item in "ab")]
+
+    def version(result: dg.ExecuteInProcessResult) -> str:
+        (made,) = result.asset_materializations_for_node("shop__sales")
+        assert made.tags is not None
+        return made.tags["dagster/data_version"]
+
+    first = version(shop.run(MONDAY))
+    assert version(shop.run(TUESDAY)) != first
+    again = shop.run(MONDAY)
+    assert version(again) == first
+    (made,) = again.asset_materializations_for_node("shop__sales")
+    assert made.metadata["changed"].value is False
+    shop.rows[0] = sale(MONDAY, "a", 2.0)
+    assert version(shop.run(MONDAY)) != first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
+from assets.discovery import domains
 from flywheel.dataset import Dataset, columns, required
 from flywheel.settings import Settings
 from jobs.commands import app
@@ -176,3 +177,21 @@ def test_a_place_that_is_not_there_says_what_is(
     lake: Lakehouse, words: tuple[str, ...], message: str
 ) -> None:
     assert message in flywheel(*words, code=1)
+
+
+def test_check_counts_what_breaks_todays_contract(
+    lake: Lakehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weather = next(d for d in domains() if d.name == "flights").datasets["flights.weather"]
+    hour = datetime(2013, 1, 1, 6, tzinfo=UTC)
+    row = {"origin": "EWR", "observed_hour": hour, "available_at": hour, "wind_speed": 1048.4}
+    rows = [row | {name: None for name in weather.schema.names if name not in row}]
+    table = pa.Table.from_pylist(rows, schema=weather.schema)
+    lake.write("flights.weather", weather.conform(table))
+    told = flywheel("check", code=1)
+    assert "wind_speed: range: 1 rows" in told
+    lake.tag("flights.weather", "broken")
+    lake.write("flights.weather", weather.conform(table.slice(0, 0)))
+    assert "kept" in flywheel("check", "flights.weather")
+    assert "wind_speed" in flywheel("check", "flights.weather@broken", code=1)
+    assert "no dataset is called shop.orders" in flywheel("check", NAME, code=1)
