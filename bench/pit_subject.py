@@ -24,10 +24,7 @@ from flywheel.settings import Settings
 from resources.build import default_resources
 
 RESOURCES = default_resources(Settings())
-# A second argument n asks only about every n-th flight.
-EVERY = int(sys.argv[2]) if len(sys.argv) > 2 else 1
 SPINE = pq.read_table(spine_file(Settings()))
-SPINE = SPINE.take(np.arange(0, SPINE.num_rows, EVERY))
 FEATURES = [(view, name) for view in VIEWS for name in view.feature_names]
 REFERENCES = [f"{view.name}:{name}" for view, name in FEATURES]
 
@@ -82,11 +79,10 @@ def stock() -> Answer:
         )
     )
     frame = SPINE.to_pandas()
+    # As it comes: without the filter by creation time, with which it holds 17 GB after four minutes
+    # and has no answer yet. Here every row is created with its event, so the answers are the same.
     return lambda: store.get_historical_features(
-        entity_df=frame,
-        features=REFERENCES,
-        full_feature_names=True,
-        filter_by_created_timestamp=True,
+        entity_df=frame, features=REFERENCES, full_feature_names=True
     ).to_arrow()
 
 

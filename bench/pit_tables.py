@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from bench import without_dagster
 from flywheel.features import FeatureView, join_keys, number
 from flywheel.settings import Settings
-from flywheel.trailing import Evidence, trailing_means
+from flywheel.trailing import Evidence, means, trailing_windows
 
 DOMAIN = "bench"
 QUARTER = 15
@@ -94,10 +94,10 @@ def _grid(flights: pd.DataFrame, key: str, windows: tuple[int, ...]) -> pd.DataF
     asked_key = np.repeat(np.arange(len(keys)), len(moments))
     asked = np.tile(moments, len(keys))
     columns: dict[str, Any] = {key: keys[asked_key]}
-    for window in windows:
-        count, means = trailing_means(evidence, asked_key, asked, window)
+    answers = trailing_windows(evidence, asked_key, asked, windows)
+    for window, (count, sums) in zip(windows, answers, strict=True):
         columns[f"landed_{window // HOUR}h"] = count.astype(np.float64)
-        columns[f"delay_{window // HOUR}h"] = means["delay"]
+        columns[f"delay_{window // HOUR}h"] = means(count, sums)["delay"]
     # Evidence of the moment itself counts from the next minute.
     usable = pd.DatetimeIndex((asked + 1).astype("datetime64[m]").astype("datetime64[us]"))
     return _usable(pd.DataFrame(columns), pd.Series(usable.tz_localize("UTC")))

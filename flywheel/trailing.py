@@ -116,17 +116,12 @@ def trailing_windows(
     return answers
 
 
-def trailing_means(
-    evidence: Evidence, key: IntArray, minute: IntArray, window_minutes: int
-) -> tuple[IntArray, dict[str, FloatArray]]:
-    """As `trailing_sums`, with means instead of sums; NaN where the window holds nothing."""
+def means(count: IntArray, sums: Mapping[str, IntArray]) -> dict[str, FloatArray]:
+    """Sums over counts; NaN where a window holds nothing."""
     import numpy as np
 
-    count, sums = trailing_sums(evidence, key, minute, window_minutes)
     divisor = np.where(count > 0, count, 1)
-    return count, {
-        name: np.where(count > 0, total / divisor, np.nan) for name, total in sums.items()
-    }
+    return {name: np.where(count > 0, total / divisor, np.nan) for name, total in sums.items()}
 
 
 def running_sum(

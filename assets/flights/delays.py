@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from assets.flights.departures import LATE_MINUTES
 from flywheel.dataset import Column
 from flywheel.features import number
-from flywheel.trailing import Evidence, change_points, trailing_means
+from flywheel.trailing import Evidence, change_points, means, trailing_windows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,14 +115,19 @@ def delay_statistics(
     )
     key, minute = change_points(departure, landing)
     features: dict[str, np.ndarray] = {}
-    for window in departed:
-        count, means = trailing_means(departure, key, minute, window)
+    departures_in = trailing_windows(departure, key, minute, departed)
+    for window, (count, sums) in zip(departed, departures_in, strict=True):
         features[f"departed_{window_name(window)}"] = count.astype(np.float64)
-        features |= {f"{name}_{window_name(window)}": mean for name, mean in means.items()}
-    for window in landed:
-        _, means = trailing_means(landing, key, minute, window)
-        features |= {f"{name}_{window_name(window)}": mean for name, mean in means.items()}
+        features |= _named(means(count, sums), window)
+    landings_in = trailing_windows(landing, key, minute, landed)
+    for window, (count, sums) in zip(landed, landings_in, strict=True):
+        features |= _named(means(count, sums), window)
     return feature_rows(keys, key, minute, features)
+
+
+def _named(values: dict[str, np.ndarray], window: int) -> dict[str, np.ndarray]:
+    """Features by their names in a window."""
+    return {f"{name}_{window_name(window)}": value for name, value in values.items()}
 
 
 def key_codes(frame: pd.DataFrame, by: list[str]) -> tuple[np.ndarray, pd.DataFrame]:

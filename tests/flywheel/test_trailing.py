@@ -14,8 +14,8 @@ from flywheel.trailing import (
     Evidence,
     change_points,
     last_value,
+    means,
     running_sum,
-    trailing_means,
     trailing_sums,
     trailing_windows,
 )
@@ -75,14 +75,15 @@ def test_many_windows_at_once_are_those_one_by_one(
 def test_means_are_those_of_the_events_in_the_window_and_nan_without_any(
     events: list[Event], asked: list[tuple[int, int]], window: int
 ) -> None:
-    count, means = trailing_means(evidence(events), column(asked, 0), column(asked, 1), window)
+    count, sums = trailing_sums(evidence(events), column(asked, 0), column(asked, 1), window)
+    mean = means(count, sums)["value"]
     for place, (key, minute) in enumerate(asked):
         values = in_window(events, key, minute, window)
         assert count[place] == len(values)
         if values:
-            assert means["value"][place] == pytest.approx(sum(values) / len(values), abs=1e-12)
+            assert mean[place] == pytest.approx(sum(values) / len(values), abs=1e-12)
         else:
-            assert math.isnan(means["value"][place])
+            assert math.isnan(mean[place])
 
 
 @THOROUGH
