@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from assets.flights import departures, source, weather
 from flywheel.settings import ROOT, Settings
 from jobs.commands import app
+from resources.lakehouse import Lakehouse
 
 PAGES = [
     ROOT / "README.md",
@@ -48,6 +51,37 @@ def test_an_unknown_server_is_refused_with_the_known_ones() -> None:
     result = CliRunner().invoke(app, ["up", "tritn"])
     assert result.exit_code == 2
     assert "serving, mlflow, dagster" in result.output.replace("\n", " ")
+
+
+@pytest.fixture
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lakehouse:
+    """A home with what the pages talk of: flights in two states, weather and its quarantine."""
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    settings = Settings()
+    lakehouse = Lakehouse(catalog_uri=settings.lake_catalog_uri, warehouse=settings.lake_warehouse)
+    raw = source.read("flights").slice(0, 500).to_pandas(date_as_object=False)
+    flights = departures.clean(raw, source.read("airports").to_pandas())
+    rows = departures.DEPARTURES.conform(flights)
+    lakehouse.write("flights.departures", rows)
+    for tag in ("flight_delay/2013-03-01", "before-the-correction"):
+        lakehouse.tag("flights.departures", tag)
+    lakehouse.write("flights.departures", rows.slice(0, 400))
+    readings = weather.clean(source.read("weather").slice(0, 50).to_pandas())
+    lakehouse.write("flights.weather", weather.WEATHER.conform(readings))
+    lakehouse.write("flights.weather__quarantine", weather.WEATHER.conform(readings.slice(0, 0)))
+    return lakehouse
+
+
+@pytest.mark.parametrize("page", ["data.md", "contracts.md"])
+def test_every_command_of_the_pages_about_data_runs(lake: Lakehouse, page: str) -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / page).read_text(), flags=re.DOTALL)
+    commands = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    assert len(commands) >= 2
+    for command in commands:
+        assert command[0] == "flywheel"
+        result = CliRunner().invoke(app, command[1:])
+        assert result.exit_code == 0, f"{command}: {result.output}"
 
 
 def test_stopping_what_does_not_run_is_no_error(
