@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Literal
 
 from flywheel.calendar import Calendar
@@ -204,15 +203,3 @@ def view_inputs(view: FeatureView, *, age: bool = False, only: Sequence[str] = (
     if age:
         inputs.append(Input(f"{view.name}__age", f"age:{view.name}", "number"))
     return inputs
-
-
-def as_instant(text: str) -> datetime:
-    """An RFC 3339 text as an aware datetime.
-
-    Raises:
-        ValueError: The text has no offset.
-    """
-    instant = datetime.fromisoformat(text)
-    if instant.tzinfo is None:
-        raise ValueError(f"{text!r} has no UTC offset; write e.g. 2013-03-01T08:15:00-05:00")
-    return instant

@@ -30,11 +30,29 @@ TRANSFORM_FILE = "transform.py"
 
 
 def input_columns(spec: ModelSpec) -> tuple[Column, ...]:
-    """The inputs as nullable table columns: float64 for numbers, text for categories."""
+    """The inputs as nullable table columns: float64 for numbers, text for categories.
+
+    What comes straight from a classified field of the request is classified likewise.
+    """
+    classified = _classified(spec)
     return tuple(
-        Column(i.name, "float64" if i.kind == "number" else "string", f"Input: {i.source}.")
+        Column(
+            i.name,
+            "float64" if i.kind == "number" else "string",
+            f"Input: {i.source}.",
+            classification=classified.get(i.source),
+        )
         for i in spec.inputs
     )
+
+
+def _classified(spec: ModelSpec) -> dict[str, Classification]:
+    """Classification of the request's fields, by source."""
+    return {
+        f"request:{column.name}": column.classification
+        for column in spec.spine.dataset.columns
+        if column.classification
+    }
 
 
 def training_set_table(spec: ModelSpec) -> Dataset:
@@ -115,7 +133,7 @@ def manifest_of(
     metadata: Mapping[str, str],
 ) -> Manifest:
     """The bundle's manifest, as far as it is known before the files are."""
-    classified = {c.name: getattr(c, "classification", None) for c in spec.spine.dataset.columns}
+    classified = _classified(spec)
     return Manifest(
         model=spec.name,
         version=version,
@@ -129,7 +147,7 @@ def manifest_of(
                     name=f.name,
                     dtype=f.dtype,
                     nullable=f.nullable,
-                    classification=classified.get(f.name),
+                    classification=classified.get(f"request:{f.name}"),
                 )
                 for f in spec.spine.request
             ],

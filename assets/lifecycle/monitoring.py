@@ -342,8 +342,6 @@ def _performance_rows(spec: ModelSpec, predictions: "pa.Table") -> Iterator[dict
     import numpy as np
     import pyarrow.compute as pc
 
-    from flywheel.evaluation import score
-
     days = [spec.calendar.day_of(t) for t in predictions.column("event_timestamp").to_pylist()]
     versions = predictions.column("model_version").to_pylist()
     groups: dict[tuple[date, str], list[int]] = {}
@@ -355,8 +353,7 @@ def _performance_rows(spec: ModelSpec, predictions: "pa.Table") -> Iterator[dict
         label = inputs.numpy_column(known, "label").astype(np.float64)
         scores: Mapping[str, float | None] = dict.fromkeys(PERFORMANCE)
         if len(set(label)) > 1:
-            all_scores = score(label, known.column("probability").to_numpy()).as_dict()
-            scores = {name: all_scores[name] for name in PERFORMANCE}
+            scores = _overall(label, known.column("probability").to_numpy())
         yield {
             "day": day,
             "model_version": version,

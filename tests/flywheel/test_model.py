@@ -19,7 +19,6 @@ from flywheel.model import (
     RequestField,
     SpecError,
     Spine,
-    as_instant,
     view_inputs,
 )
 from flywheel.trainers.tabular import TabularNetwork
@@ -132,9 +131,3 @@ def test_a_contradiction_is_refused(contradiction: str) -> None:
     changes, sentence = CONTRADICTIONS[contradiction]
     with pytest.raises(SpecError, match=sentence):
         replace(RETURNS, **changes)
-
-
-def test_an_instant_needs_an_offset() -> None:
-    assert as_instant("2013-03-01T08:15:00-05:00").utcoffset() == timedelta(hours=-5)
-    with pytest.raises(ValueError, match="has no UTC offset; write e"):
-        as_instant("2013-03-01T08:15:00")
