@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flywheel.column import Classification
 from flywheel.dataset import Column, Dataset, required
 from flywheel.model import ModelSpec
 from flywheel.training import TrainingData
