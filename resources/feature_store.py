@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -83,7 +84,10 @@ class FeatureStore(dg.ConfigurableResource):
 
         store = self.store(domain)
         lake = Lake(self.catalog_uri, self.warehouse)
-        store.apply(compile_domain(domain, views, specs, lake))
+        with warnings.catch_warnings():
+            # Feast calls them experimental because of offline retrieval, which is not theirs here.
+            warnings.filterwarnings("ignore", message="On demand feature view")
+            store.apply(compile_domain(domain, views, specs, lake))
         return store
 
     def historical(

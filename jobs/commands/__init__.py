@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from jobs.commands import data, parity, servers
+from jobs.commands import data, parity, push, servers
 
 app = typer.Typer(
     help="Flywheel: the wheel that keeps a model up to date.",
@@ -19,3 +19,4 @@ app = typer.Typer(
 servers.add_to(app)
 app.add_typer(data.app, name="data")
 parity.add_to(app)
+push.add_to(app)
