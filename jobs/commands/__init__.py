@@ -5,17 +5,27 @@ A command here parses, asks and prints; what it does is done by the rooms below.
 
 from __future__ import annotations
 
+import warnings
+
 import typer
 
 from jobs.commands import data, parity, push, servers
 
 app = typer.Typer(
-    help="Flywheel: the wheel that keeps a model up to date.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
 )
+
+
+@app.callback()
+def quietly() -> None:
+    """The wheel that keeps a model up to date."""
+    # Libraries warn about one another, not about what a person typed.
+    warnings.simplefilter("ignore")
+
+
 servers.add_to(app)
 app.add_typer(data.app, name="data")
 parity.add_to(app)

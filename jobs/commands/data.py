@@ -354,15 +354,28 @@ def _first(schema: pa.Schema, batches: Iterator[Any], count: int) -> pa.Table:
 
 
 def _rows(table: pa.Table) -> Table:
-    """Rows for a terminal; columns beyond the first dozen are named below."""
-    shown, hidden = table.column_names[:MOST_CELLS], table.column_names[MOST_CELLS:]
+    """Rows for a terminal; columns beyond the first dozen are named below.
+
+    What a quarantine says of a row comes first.
+    """
+    names = sorted(table.column_names, key=lambda name: not name.startswith("quarantine"))
+    shown, hidden = names[:MOST_CELLS], names[MOST_CELLS:]
     caption = f"not shown: {', '.join(hidden)}" if hidden else None
     lines = Table(box=None, caption=caption, caption_justify="left")
     for name in shown:
         lines.add_column(name, overflow="fold")
     for row in table.select(shown).to_pylist():
-        lines.add_row(*("" if value is None else str(value) for value in row.values()))
+        lines.add_row(*(_cell(value) for value in row.values()))
     return lines
+
+
+def _cell(value: Any) -> str:
+    """A value for a terminal; instants in UTC, to the second."""
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _when(milliseconds: int) -> str:
