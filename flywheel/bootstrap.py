@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from flywheel.evaluation import checked_shape, log_losses
@@ -59,6 +58,10 @@ class Estimate:
     def lower(self, confidence: float) -> float:
         """One-sided bound: the figure is above it with this confidence."""
         return self._quantile(1.0 - confidence)
+
+    def upper(self, confidence: float) -> float:
+        """One-sided bound: the figure is below it with this confidence."""
+        return self._quantile(confidence)
 
     def _quantile(self, share: float) -> float:
         return float(quantiles(self.draws[:, None], (share,))[0, 0])
@@ -123,11 +126,6 @@ class DaySums:
                 "brier": weight @ self.brier / rows,
             }
 
-    @cached_property
-    def days(self) -> int:
-        """D."""
-        return len(self.rows)
-
 
 def compare(
     label: ArrayLike,
@@ -152,16 +150,40 @@ def compare(
         BootstrapError: The cases fall on fewer than two days.
         ValueError: A label is neither 0 nor 1, or a value is not a probability.
     """
+    checked_shape(label, candidate)
+    days, code = day_codes(day)
+    return compare_on(draw_days(len(days), draws, seed), label, code, candidate, champion)
+
+
+def compare_on(
+    weight: NDArray[np.float64],
+    label: ArrayLike,
+    day: NDArray[np.int64],
+    candidate: ArrayLike,
+    champion: ArrayLike,
+) -> Comparison:
+    """As `compare`, on resamples that were drawn before: a subgroup's days are drawn with all.
+
+    Args:
+        weight: How often each resample has each of D days, float64 [draws, D].
+        label: 0 or 1 [n].
+        day: Place of each case's day, from 0, int64 [n]; days may be empty.
+        candidate: Probabilities [n].
+        champion: Probabilities [n].
+
+    Raises:
+        ValueError: A label is neither 0 nor 1, or a value is not a probability.
+    """
     import numpy as np
 
-    days, code = day_codes(day)
-    ours, theirs = (day_sums(label, code, len(days), p) for p in (candidate, champion))
-    weight = np.vstack([np.ones(len(days)), draw_days(len(days), draws, seed)])
+    days = weight.shape[1]
+    ours, theirs = (day_sums(label, day, days, p) for p in (candidate, champion))
+    weight = np.vstack([np.ones(days), weight])
     one, other = ours.scores(weight), theirs.scores(weight)
     sign = {metric: 1.0 if HIGHER_IS_BETTER[metric] else -1.0 for metric in METRICS}
     return Comparison(
-        rows=len(code),
-        days=len(days),
+        rows=len(day),
+        days=int(np.count_nonzero(ours.rows)),
         candidate={metric: _estimate(one[metric]) for metric in METRICS},
         champion={metric: _estimate(other[metric]) for metric in METRICS},
         gain={
@@ -198,7 +220,7 @@ def day_sums(
         raise ValueError(f"labels have shape {y.shape}, days {day.shape}; want equal [n]")
 
     def by_day(value: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(day, value, minlength=days)
+        return np.bincount(day, value, minlength=days).astype(np.float64)
 
     return DaySums(
         rows=by_day(np.ones_like(y)),

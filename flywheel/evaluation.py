@@ -182,9 +182,15 @@ class Calibration:
 
 def calibration(label: ArrayLike, probability: ArrayLike, bins: int = 15) -> Calibration:
     """Mean prediction and share of positives in equally filled bins."""
+    return calibration_table(*checked(label, probability), bins)
+
+
+def calibration_table(
+    y: NDArray[np.float64], p: NDArray[np.float64], bins: int = 15
+) -> Calibration:
+    """As `calibration`, of cases that are `checked` already and may be of one class."""
     import numpy as np
 
-    y, p = checked(label, probability)
     chunks = [c for c in np.array_split(np.argsort(p, kind="stable"), bins) if len(c)]
     return Calibration(
         np.array([p[c].mean() for c in chunks]),
