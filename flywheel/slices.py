@@ -115,18 +115,15 @@ def group_codes(column: str, values: ArrayLike, rows: int) -> tuple[list[str], N
     """
     import numpy as np
 
-    array = np.asarray(values)
-    if array.shape != (rows,):
-        raise ValueError(f"slice column {column!r} has shape {array.shape}; want [{rows}]")
-    if array.dtype.kind == "O":
-        missing = np.array([v is None or v != v for v in array], dtype=bool)
-    elif array.dtype.kind == "f":
-        missing = np.isnan(array)
-    else:
-        missing = np.zeros(rows, dtype=bool)
-    text = np.where(missing, MISSING, array.astype(str))
-    names, code = np.unique(text, return_inverse=True)
-    return names.tolist(), code
+    if np.shape(values) != (rows,):
+        raise ValueError(f"slice column {column!r} has shape {np.shape(values)}; want [{rows}]")
+    # Hashed: numpy would sort all texts, Arrow would import pandas for it, and both cost more.
+    listed = np.asarray(values).tolist()
+    text = {v: MISSING if v is None or v != v else str(v) for v in dict.fromkeys(listed)}
+    names = sorted(set(text.values()))
+    place = {name: code for code, name in enumerate(names)}
+    code_of = {value: place[name] for value, name in text.items()}
+    return names, np.fromiter(map(code_of.__getitem__, listed), np.int64, rows)
 
 
 def large(scores: Sequence[SliceScores], column: str, min_rows: int) -> list[SliceScores]:

@@ -110,10 +110,10 @@ def test_a_candidate_that_is_better_beyond_the_luck_of_the_days_takes_over(metri
 
 
 def test_a_gain_that_may_be_luck_is_not_enough() -> None:
-    """Some of these candidates score better than the champion; none is known to be."""
-    judged = [BeatsChampion(confidence=0.99).judge(contest(cases_of(seed))) for seed in range(12)]
-    assert any(verdict.evidence["gain"] > 0 for verdict in judged)
-    assert not any(verdict.passed for verdict in judged)
+    """Two models that are equally good: half of the candidates score better, few may take over."""
+    judged = [BeatsChampion(confidence=0.9).judge(contest(cases_of(seed))) for seed in range(60)]
+    assert 20 <= sum(verdict.evidence["gain"] > 0 for verdict in judged) <= 40
+    assert sum(verdict.passed for verdict in judged) <= 60 * 0.2
 
 
 def test_a_negative_margin_asks_only_that_the_candidate_is_not_worse_by_that_much() -> None:
