@@ -64,10 +64,12 @@ def precision_recall(
         precision, recall = precision_recall_curve(label, probability)
         text = f"{name}  {scores[name]:.3f}"
         axes.plot(recall, precision, color=colour, label=text, drawstyle="steps-pre")
-    axes.axhline(float(np.mean(label)), linestyle=":", color="grey", linewidth=1)
+    axes.axhline(
+        float(np.asarray(label, dtype=np.float64).mean()), linestyle=":", color="grey", linewidth=1
+    )
     axes.set(xlabel="recall", ylabel="precision", title="Precision and recall (average precision)")
     axes.set_ylim(0, 1.02)
-    axes.legend(frameon=False, loc="upper right")
+    axes.legend(frameon=False, loc="lower left")
     return _markdown(figure, "precision-recall curve")
 
 
