@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from bench import gateway, lake, load, online, pit, quality, validation, wheel, windows
+from bench import evaluation, gateway, lake, load, online, pit, quality, validation, wheel, windows
 from bench.report import Benchmark, Row, as_markdown, as_table
 
 BENCHMARKS = {
@@ -22,6 +22,7 @@ BENCHMARKS = {
         Benchmark("pit", "what a point-in-time join of a year costs", 3, pit.measure),
         Benchmark("windows", "what trailing windows over years cost", 3, windows.measure),
         Benchmark("validation", "what checking contracts costs", 2, validation.measure),
+        Benchmark("evaluation", "what knowing a difference from luck costs", 3, evaluation.measure),
         Benchmark("gateway", "what the gateway costs beside Triton", 3, gateway.measure),
         Benchmark("online", "what reading features online costs", 3, online.measure),
         Benchmark("quality", "how good the models are", 1, quality.measure),

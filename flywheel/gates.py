@@ -1,57 +1,34 @@
-"""What a candidate must pass before it may serve. A gate returns a verdict with its evidence."""
+"""What a candidate must pass before it may serve. A gate returns a verdict with its evidence.
+
+A gate that has nothing to judge does not let the candidate pass: no evidence is no permission.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from flywheel.evaluation import Scores
+from flywheel.bootstrap import BootstrapError, Metric
+from flywheel.contest import NO_CHAMPION, Cases, Contest, ParityCount, Verdict
+from flywheel.leakage import TOO_GOOD, leaking_features
+from flywheel.slice_gates import Fairness, NoSliceRegression
 
-
-@dataclass(frozen=True)
-class Contest:
-    """A candidate and the champion on the same cases, which neither was trained on.
-
-    Attributes:
-        candidate: Scores of the candidate.
-        champion: Scores of the champion; None while there is none.
-        parity: Online and offline inputs compared; None if no gate asks for it.
-    """
-
-    candidate: Scores
-    champion: Scores | None
-    parity: ParityCount | None = None
-
-
-@dataclass(frozen=True)
-class ParityCount:
-    """What a replay of held-out requests through the gateway's feature lookup came to.
-
-    Attributes:
-        requests: Requests replayed.
-        differences: Inputs that were not what the offline join says.
-    """
-
-    requests: int
-    differences: int
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a gate lets the candidate pass, and why.
-
-    Attributes:
-        gate: Name of the gate.
-        passed: The decision.
-        sentence: The reason in words.
-        evidence: The figures it rests on.
-    """
-
-    gate: str
-    passed: bool
-    sentence: str
-    evidence: Mapping[str, float]
+__all__ = [
+    "AtLeast",
+    "BeatsChampion",
+    "Calibrated",
+    "Cases",
+    "Contest",
+    "Fairness",
+    "Gate",
+    "NoLeakage",
+    "NoSliceRegression",
+    "Parity",
+    "ParityCount",
+    "Verdict",
+    "slice_columns",
+]
 
 
 class Gate(Protocol):
@@ -64,34 +41,58 @@ class Gate(Protocol):
 
 @dataclass(frozen=True)
 class BeatsChampion:
-    """The candidate is better than the champion, by at least `margin`.
+    """The candidate is better than the champion beyond the luck of the held-out days.
+
+    It passes if its gain is above `margin` with one-sided `confidence`, by a paired bootstrap of
+    whole days. A candidate that may just as well be no better does not take over: a change of
+    version has its own risk. A negative margin asks for no more than not being worse by that much.
+    Where only scores are known there is no interval, and the gain itself must be above `margin`.
 
     Attributes:
         metric: What is compared.
         margin: Least improvement, in the metric's own unit.
+        confidence: That the true gain is above the bound that is compared with `margin`.
     """
 
-    metric: Literal["auc", "log_loss", "brier"] = "log_loss"
+    metric: Metric = "log_loss"
     margin: float = 0.0
+    confidence: float = 0.9
 
     def judge(self, contest: Contest) -> Verdict:
         """The first version passes: there is nobody to beat."""
         name = f"beats_champion({self.metric})"
         ours = getattr(contest.candidate, self.metric)
         if contest.champion is None:
-            return Verdict(name, True, "there is no champion yet", {"candidate": ours})
+            return Verdict(name, True, NO_CHAMPION, {"candidate": ours})
         theirs = getattr(contest.champion, self.metric)
         gain = ours - theirs if self.metric == "auc" else theirs - ours
-        passed = gain > self.margin
+        evidence = {"candidate": ours, "champion": theirs, "gain": gain}
         better = "better" if gain > 0 else "worse"
         sentence = (
             f"{self.metric} {ours:.4f} against the champion's {theirs:.4f} on "
             f"{contest.candidate.rows} cases: {better} by {abs(gain):.4f}"
-            + (f", asked for {self.margin:.4f}" if self.margin else "")
         )
-        return Verdict(
-            name, passed, sentence, {"candidate": ours, "champion": theirs, "gain": gain}
-        )
+        least = gain
+        if contest.cases is not None:
+            try:
+                comparison = contest.cases.comparison
+            except BootstrapError as error:
+                return Verdict(name, False, f"{sentence}, but {error}", evidence)
+            estimate = comparison.gain[self.metric]
+            least, most = estimate.lower(self.confidence), estimate.upper(self.confidence)
+            sentence += (
+                f" ({least:+.4f} to {most:+.4f}: each bound holds with {self.confidence:.0%} "
+                f"confidence over {comparison.days} days)"
+            )
+            evidence |= {
+                "low": least,
+                "high": most,
+                "confidence": self.confidence,
+                "days": float(comparison.days),
+            }
+        if self.margin:
+            sentence += f", asked for {self.margin:.4f}"
+        return Verdict(name, least > self.margin, sentence, evidence)
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,57 @@ class AtLeast:
             ours >= self.floor,
             f"{self.metric} {ours:.4f}, floor {self.floor:.2f}",
             {"candidate": ours, "floor": self.floor},
+        )
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The probabilities mean what they say.
+
+    Attributes:
+        max_ece: Greatest expected calibration error.
+    """
+
+    max_ece: float = 0.05
+
+    def judge(self, contest: Contest) -> Verdict:
+        """Compare with the limit."""
+        ece = contest.candidate.ece
+        return Verdict(
+            "calibrated",
+            ece <= self.max_ece,
+            f"expected calibration error {ece:.4f}, limit {self.max_ece:.4f}",
+            {"ece": ece, "limit": self.max_ece},
+        )
+
+
+@dataclass(frozen=True)
+class NoLeakage:
+    """No input alone tells the answer.
+
+    Attributes:
+        max_auc: What no honest input reaches by itself.
+    """
+
+    max_auc: float = TOO_GOOD
+
+    def judge(self, contest: Contest) -> Verdict:
+        """Score every input by itself."""
+        cases = contest.cases
+        if cases is None or not cases.features:
+            return Verdict("no_leakage", False, "no inputs were given to judge", {})
+        leaking = leaking_features(cases.label, cases.features, self.max_auc)
+        named = ", ".join(f"{name} (AUC {auc:.4f})" for name, auc in leaking.items())
+        sentence = (
+            f"{named} alone tell the answer: take out what is known only afterwards"
+            if leaking
+            else f"none of {len(cases.features)} inputs alone reaches an AUC of {self.max_auc:.2f}"
+        )
+        return Verdict(
+            "no_leakage",
+            not leaking,
+            sentence,
+            {"inputs": float(len(cases.features)), "limit": self.max_auc} | leaking,
         )
 
 
@@ -137,3 +189,8 @@ class Parity:
             sentence,
             {"requests": float(found.requests), "differences": float(found.differences)},
         )
+
+
+def slice_columns(gates: Iterable[Gate]) -> tuple[str, ...]:
+    """The slice columns that gates ask for, in order, each once."""
+    return tuple(dict.fromkeys(c for gate in gates for c in getattr(gate, "columns", ())))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flywheel.evaluation import calibration, roc_curve
+from flywheel.evaluation import calibration, precision_recall_curve, roc_curve
+from flywheel.thresholds import Costs, best_threshold, threshold_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,6 +53,39 @@ def reliability(label: ArrayLike, predictions: Mapping[str, ArrayLike]) -> str:
     axes.set(xlabel="predicted probability", ylabel="observed share", title="Calibration")
     axes.legend(frameon=False)
     return _markdown(figure, "calibration")
+
+
+def precision_recall(
+    label: ArrayLike, predictions: Mapping[str, ArrayLike], scores: Mapping[str, float]
+) -> str:
+    """Precision against recall; `scores` are the average precisions for the legend."""
+    figure, axes = _figure(4.6)
+    for colour, (name, probability) in zip(COLOURS, predictions.items(), strict=False):
+        precision, recall = precision_recall_curve(label, probability)
+        text = f"{name}  {scores[name]:.3f}"
+        axes.plot(recall, precision, color=colour, label=text, drawstyle="steps-pre")
+    axes.axhline(
+        float(np.asarray(label, dtype=np.float64).mean()), linestyle=":", color="grey", linewidth=1
+    )
+    axes.set(xlabel="recall", ylabel="precision", title="Precision and recall (average precision)")
+    axes.set_ylim(0, 1.02)
+    axes.legend(frameon=False, loc="lower left")
+    return _markdown(figure, "precision-recall curve")
+
+
+def threshold_costs(label: ArrayLike, predictions: Mapping[str, ArrayLike], costs: Costs) -> str:
+    """Mean cost per case against the threshold, a dot at the cheapest; dotted: if calibrated."""
+    figure, axes = _figure(4.6)
+    thresholds = np.linspace(0.0, 1.0, 201)
+    for colour, (name, probability) in zip(COLOURS, predictions.items(), strict=False):
+        table = threshold_table(label, probability, costs, thresholds.tolist())
+        best = best_threshold(label, probability, costs)
+        axes.plot(thresholds, [row.cost for row in table], color=colour, label=name)
+        axes.plot(min(best.threshold, 1.0), best.cost, "o", color=colour, markersize=5)
+    axes.axvline(costs.calibrated_threshold, linestyle=":", color="grey", linewidth=1)
+    axes.set(xlabel="threshold", ylabel="mean cost per case", title="Cost of deciding")
+    axes.legend(frameon=False)
+    return _markdown(figure, "cost by threshold")
 
 
 def bars_against_limit(
