@@ -269,6 +269,7 @@ class StoreConfig:
                 "warehouse": self.warehouse,
             },
             online_store=_online_config(self.online_store) | online_options,
+            coerce_tz_aware=False,  # a time without a zone is refused, not taken for UTC
         )
 
 

@@ -253,14 +253,23 @@ class Lakehouse(dg.ConfigurableResource):
         Returns:
             The number of snapshots dropped. Their files are removed by `resources.maintenance`.
         """
+        from pyiceberg.exceptions import CommitFailedException
+
         for attempt in attempts():
             with attempt:
                 table = self.table(name)
                 held = {ref.snapshot_id for ref in table.refs().values()}
                 by_age = sorted(table.snapshots(), key=lambda s: s.timestamp_ms, reverse=True)
                 old = [s.snapshot_id for s in by_age[keep:] if s.snapshot_id not in held]
-                if old:
-                    table.maintenance.expire_snapshots().by_ids(old).commit()
+                try:
+                    if old:
+                        table.maintenance.expire_snapshots().by_ids(old).commit()
+                except ValueError as error:
+                    # So pyiceberg says that another writer has dropped some of them first.
+                    kept = {s.snapshot_id for s in self.table(name).snapshots()}
+                    if kept.issuperset(old):
+                        raise
+                    raise CommitFailedException(f"{name}: expired by somebody else") from error
         return len(old)
 
     def _ensure(self, name: str, schema: "pa.Schema") -> "Table":
