@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flywheel.onnx_runtime import predict
+from flywheel.settings import ROOT
 from flywheel.trainers.baselines import Baseline, GradientBoosting, LogisticRegression
 from flywheel.trainers.tabular import TabularNetwork
 from flywheel.training import TrainedModel, TrainingData, TrainingError
@@ -45,6 +46,11 @@ def test_the_same_seed_gives_the_same_bytes(trained: TrainedModel) -> None:
     again = SMALL.fit(TRAIN, VALIDATION, seed=7)
     assert again.onnx == trained.onnx
     assert again.curves == trained.curves
+
+
+def test_the_bytes_do_not_tell_where_they_were_made(trained: TrainedModel) -> None:
+    assert str(ROOT).encode() not in trained.onnx
+    assert b".py" not in trained.onnx
 
 
 def test_the_fit_learns_and_tells_how_it_went(trained: TrainedModel) -> None:

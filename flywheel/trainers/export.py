@@ -1,0 +1,35 @@
+"""What every export is held to before it leaves its trainer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flywheel.training import TrainingData, TrainingError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+GREATEST_DIFFERENCE = 1e-5
+
+
+def hold_to(expected: NDArray[Any], onnx: bytes, data: TrainingData) -> None:
+    """Refuse an export that computes something else than the fitted model.
+
+    Args:
+        expected: Float [n], what the fitted model answers in its own library.
+        onnx: The export.
+        data: The cases it was asked about.
+
+    Raises:
+        TrainingError: The two differ by more than 1e-5.
+    """
+    import numpy as np
+
+    from flywheel.onnx_runtime import predict
+
+    difference = float(np.abs(predict(onnx, data) - expected).max())
+    if not difference <= GREATEST_DIFFERENCE:
+        raise TrainingError(
+            f"the ONNX export differs from the fitted model by {difference:.2e} (limit "
+            f"{GREATEST_DIFFERENCE:.0e})"
+        )
