@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from flywheel.training import TrainingError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 ARRAYS, FACTS, MANIFEST = "arrays.npz", "facts.json", "manifest.json"

@@ -98,7 +98,6 @@ class TrainingData:
                 f"all {len(self)} labelled cases have the same label; widen the training window"
             )
 
-
     @property
     def silent(self) -> tuple[str, ...]:
         """Names of the numeric columns that never have a value."""

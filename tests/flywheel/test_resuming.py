@@ -1,0 +1,132 @@
+"""A fit that is killed goes on from its last checkpoint and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flywheel.checkpoints import Checkpoint, CheckpointError, Checkpoints
+from flywheel.settings import ROOT
+from flywheel.trainers.tabular import TabularNetwork
+from flywheel.training import TrainedModel
+from tests.flywheel.training_cases import TRAIN, VALIDATION
+
+LONG = TabularNetwork(hidden=(16, 8), epochs=40, patience=40, batch_size=32, learning_rate=1e-2)
+
+KILLED = """
+import sys
+from pathlib import Path
+from flywheel.checkpoints import Checkpoints
+from tests.flywheel.test_resuming import LONG
+from tests.flywheel.training_cases import TRAIN, VALIDATION
+LONG.fit(TRAIN, VALIDATION, 7, Checkpoints(Path(sys.argv[1])))
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> TrainedModel:
+    return LONG.fit(TRAIN, VALIDATION, 7)
+
+
+def newest(folder: Path) -> int:
+    return max((int(entry.name[5:]) for entry in folder.glob("step-*")), default=0)
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(
+    tmp_path: Path, undisturbed: TrainedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    chance, reached = random.Random(11), [0]
+    for _ in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path)],
+            cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        ) as fit:  # fmt: skip
+            while newest(tmp_path) <= reached[-1] and fit.poll() is None:
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0, 0.15))
+            fit.send_signal(signal.SIGKILL)
+        reached.append(newest(tmp_path))
+    assert reached == sorted(set(reached))
+    assert 0 < reached[-1] < LONG.epochs
+    with caplog.at_level(logging.INFO):
+        resumed = LONG.fit(TRAIN, VALIDATION, 7, Checkpoints(tmp_path))
+    assert f"going on after epoch {reached[-1]}" in caplog.text
+    assert resumed.onnx == undisturbed.onnx
+    assert resumed.curves == undisturbed.curves
+    assert resumed.metrics == undisturbed.metrics
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+class Doomed(Checkpoints):
+    """Dies after a number of checkpoints."""
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        super().save(checkpoint)
+        if checkpoint.step == 5:
+            raise Killed
+
+
+def test_a_corrupt_checkpoint_costs_an_epoch_and_nothing_else(
+    tmp_path: Path, undisturbed: TrainedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Killed):
+        LONG.fit(TRAIN, VALIDATION, 7, Doomed(tmp_path))
+    arrays = tmp_path / "step-00000005" / "arrays.npz"
+    arrays.write_bytes(arrays.read_bytes()[:-7])
+    with caplog.at_level(logging.INFO):
+        resumed = LONG.fit(TRAIN, VALIDATION, 7, Checkpoints(tmp_path))
+    assert "step-00000005 is corrupt" in caplog.text
+    assert "going on after epoch 4" in caplog.text
+    assert resumed.onnx == undisturbed.onnx
+
+
+def test_it_stops_early_at_the_same_epoch(tmp_path: Path) -> None:
+    impatient = replace(LONG, patience=3, learning_rate=3e-2)
+    whole = impatient.fit(TRAIN, VALIDATION, 7)
+    assert 5 < whole.metrics["epochs"] < LONG.epochs
+    with pytest.raises(Killed):
+        impatient.fit(TRAIN, VALIDATION, 7, Doomed(tmp_path))
+    again = impatient.fit(TRAIN, VALIDATION, 7, Checkpoints(tmp_path))
+    assert again == whole
+    # Killed between the last epoch and the registration: nothing is trained twice.
+    assert impatient.fit(TRAIN, VALIDATION, 7, Checkpoints(tmp_path)) == whole
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"trainer": replace(LONG, epochs=2, dropout=0.1)},
+        {"seed": 8},
+        {"train": replace(TRAIN, numeric=TRAIN.numeric * 2)},
+    ],
+    ids=["recipe", "seed", "data"],
+)
+def test_another_fits_checkpoint_is_not_gone_on_from(
+    tmp_path: Path, other: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    brief = replace(LONG, epochs=2)
+    brief.fit(TRAIN, VALIDATION, 7, Checkpoints(tmp_path))
+    trainer, train, seed = other.get("trainer", brief), other.get("train", TRAIN), 7
+    seed = other.get("seed", seed)
+    resumed = trainer.fit(train, VALIDATION, seed, Checkpoints(tmp_path))
+    assert "belong to another recipe or other data: starting anew" in caplog.text
+    assert resumed == trainer.fit(train, VALIDATION, seed)
+
+
+def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointError, match="cannot write checkpoint 1 to .*file"):
+        LONG.fit(TRAIN, VALIDATION, 7, Checkpoints(tmp_path / "file"))
