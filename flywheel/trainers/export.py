@@ -33,3 +33,11 @@ def hold_to(expected: NDArray[Any], onnx: bytes, data: TrainingData) -> None:
             f"the ONNX export differs from the fitted model by {difference:.2e} (limit "
             f"{GREATEST_DIFFERENCE:.0e})"
         )
+
+
+def log_loss(data: TrainingData, probability: NDArray[Any]) -> float:
+    """Mean log-loss in nats of float [n] probabilities of cases."""
+    import numpy as np
+
+    certain = np.clip(probability.astype(np.float64), 1e-15, 1 - 1e-15)
+    return float(-np.log(np.where(data.label == 1, certain, 1 - certain)).mean())
