@@ -6,6 +6,7 @@ one rank and for many. Ray and Kubernetes would be engines too.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import tempfile
@@ -95,12 +96,12 @@ class LocalProcesses:
         """See `Engine.run`."""
         if ranks == 1:
             return function(ProcessGroup(), *arguments)
-        from torch import multiprocessing
+        from torch.multiprocessing.spawn import start_processes
 
         receive, send = multiprocessing.get_context("spawn").Pipe(duplex=False)
         with tempfile.TemporaryDirectory(prefix="flywheel-ranks-") as folder:
             meeting = f"file://{folder}/rendezvous"
-            started = multiprocessing.start_processes(
+            started = start_processes(
                 _rank, (function, arguments, ranks, meeting, send), ranks, join=False
             )
             assert started is not None  # join=False always returns the context
@@ -108,6 +109,7 @@ class LocalProcesses:
                 outcome = _outcome(started, receive)
             finally:
                 for process in started.processes:
+                    assert process is not None  # the list has room for ranks to come
                     process.kill()
                     process.join()
         if isinstance(outcome, TrainingError):
@@ -115,9 +117,9 @@ class LocalProcesses:
         return outcome
 
 
-def _outcome(started: Any, receive: Connection) -> Any:
+def _outcome(started: Any, receive: Any) -> Any:
     """What the first rank to speak has sent, once all have ended."""
-    from torch.multiprocessing import ProcessException
+    from torch.multiprocessing.spawn import ProcessException
 
     sent: list[Any] = []
     try:

@@ -103,8 +103,8 @@ class TrainingData:
         """Names of the numeric columns that never have a value."""
         import numpy as np
 
-        missing = np.isnan(self.numeric).all(axis=0)
-        return tuple(name for name, none in zip(self.numbers, missing, strict=True) if none)
+        columns = zip(self.numbers, self.numeric.T, strict=True)
+        return tuple(name for name, values in columns if np.isnan(values).all())
 
 
 def check(train: TrainingData, validation: TrainingData) -> dict[str, float]:

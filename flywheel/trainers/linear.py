@@ -73,7 +73,7 @@ class LogisticRegression:
         spread = np.where(spread > 0, spread, 1.0)
         model = Regression(C=self.regularisation, max_iter=200, random_state=seed)
         model.fit(_design(train, center, spread), train.label)
-        return _Line(center, spread, model.coef_[0], float(model.intercept_[0]), train)
+        return _Line(center, spread, model.coef_[0], float(np.ravel(model.intercept_)[0]), train)
 
 
 @dataclass(frozen=True)
@@ -168,4 +168,4 @@ def _design(
     missing = np.isnan(data.numeric)
     numeric = (np.where(missing, center, data.numeric) - center) / spread
     one_hot = [np.eye(size)[data.categorical[:, i]] for i, size in enumerate(data.cardinalities)]
-    return np.concatenate([np.clip(numeric, -CLIP, CLIP), *one_hot], axis=1)
+    return np.concatenate([np.clip(numeric, -CLIP, CLIP), *one_hot], axis=1, dtype=np.float64)

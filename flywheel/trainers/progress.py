@@ -109,7 +109,8 @@ class Progress:
         self.optimizer.load_state_dict({"state": moments, "param_groups": facts["groups"]})
         self.schedule.load_state_dict(facts["schedule"])
         self.order.bit_generator.state = facts["order"]
-        torch.set_rng_state(tensors["random"][group.rank])
+        # Handed a row of a larger tensor it crashes (torch 2.13): give it a tensor of its own.
+        torch.set_rng_state(tensors["random"][group.rank].clone())
         self.epoch, self.curves = found.step, facts["curves"]
         self.best, self.since_best = facts["best"], facts["since_best"]
         log.info("going on after epoch %d, from %s", self.epoch, checkpoints.folder)

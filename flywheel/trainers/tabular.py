@@ -79,9 +79,11 @@ class TabularNetwork:
                 f"{self.workers} workers cannot share batches of {smallest} cases: set workers "
                 f"between 1 and {smallest}"
             )
-        return self.engine.run(
+        trained = self.engine.run(
             _fit, self.workers, self, train, validation, seed, checkpoints, figures
         )
+        assert trained is not None  # rank 0 always has it
+        return trained
 
 
 def _fit(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from flywheel.training import TrainingError
@@ -115,13 +116,12 @@ class _Nodes:
         if node["decision_type"] == "==":
             # A missing category, or one that the set lacks, goes right.
             members = [float(code) for code in str(node["threshold"]).split("||")]
-            left = []
-            for i, code in enumerate(members):
-                at = self._add("BRANCH_EQ", feature, code, missing_is_true=False)
-                if i:
-                    self.if_false[at - 1] = self.node_id[at]
-                left.append((self.if_true, at))
-            return left, [(self.if_false, at)]
+            chain = [
+                self._add("BRANCH_EQ", feature, code, missing_is_true=False) for code in members
+            ]
+            for at, following in pairwise(chain):
+                self.if_false[at] = self.node_id[following]
+            return [(self.if_true, at) for at in chain], [(self.if_false, chain[-1])]
         threshold = float(node["threshold"])
         missing = node["missing_type"]
         if node["decision_type"] != "<=" or missing not in ("None", "NaN"):
