@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def main() -> None:
     validation = plain.validated_by(rows)
     split = dict(zip(PARTS, (data.rows(~validation), data.rows(validation)), strict=True))
     arrays = {f"{part}/{k}": v for part, of in split.items() for k, v in asdict(of).items()}
-    with open(sys.argv[1], "wb") as file:
+    with Path(sys.argv[1]).open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
     report(" and ".join(f"{len(of):,}" for of in split.values()))
 

@@ -18,11 +18,9 @@ class Network(nn.Module):
     def __init__(self, train: TrainingData, recipe: TabularNetwork) -> None:
         super().__init__()
         numeric = train.numeric.astype(np.float64)
-        deviation = np.nanstd(numeric, axis=0)
+        spread = np.nanstd(numeric, axis=0)
         self.register_buffer("mean", torch.tensor(np.nanmean(numeric, axis=0)).float())
-        self.register_buffer(
-            "deviation", torch.tensor(np.where(deviation > 0, deviation, 1)).float()
-        )
+        self.register_buffer("deviation", torch.tensor(np.where(spread > 0, spread, 1)).float())
         sizes = [min(16, 2 + size // 4) for size in train.cardinalities]
         self.embeddings = nn.ModuleList(map(nn.Embedding, train.cardinalities, sizes))
         width = 2 * numeric.shape[1] + sum(sizes)

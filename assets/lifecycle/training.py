@@ -127,17 +127,17 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
         tags = materialization_tags(context, life.key("model"))
         with registry.run(spec.name, f"model {context.partition_key}", tags) as run:
             version = registry.find(spec.name, identity)
+            progress = checkpoints.of(identity)
             if version is None:
-                progress = checkpoints.of(identity)
                 trained, version = _train_and_register(
                     life, context.partition_key, training_set, identity, registry, run, snapshots,
                     progress,
                 )  # fmt: skip
-                progress.clear()
                 plot = _training_plot(trained)
                 metrics = trained.metrics
             else:
                 plot, metrics = {}, {}
+            progress.clear()
             run.log(tags={"model_version": version.number, "fingerprint": identity})
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(f"{spec.name}-v{version.number}"),
