@@ -10,7 +10,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from bench import evaluation, gateway, lake, load, online, pit, quality, validation, wheel, windows
+from bench import (
+    evaluation,
+    gateway,
+    lake,
+    load,
+    online,
+    pit,
+    quality,
+    training,
+    validation,
+    wheel,
+    windows,
+)
 from bench.report import Benchmark, Row, as_markdown, as_table
 
 BENCHMARKS = {
@@ -25,6 +37,7 @@ BENCHMARKS = {
         Benchmark("evaluation", "what knowing a difference from luck costs", 3, evaluation.measure),
         Benchmark("gateway", "what the gateway costs beside Triton", 3, gateway.measure),
         Benchmark("online", "what reading features online costs", 3, online.measure),
+        Benchmark("training", "what the trainers cost", 3, training.measure),
         Benchmark("quality", "how good the models are", 1, quality.measure),
     )
 }

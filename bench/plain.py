@@ -33,14 +33,11 @@ from flywheel.evaluation import Scores, score
 from flywheel.features import FeatureView
 from flywheel.onnx_runtime import predict
 from flywheel.pit import ABSENT, point_in_time_join
-from flywheel.training import TrainedModel, TrainingData
+from flywheel.training import TrainedModel, TrainingData, validation_cases
 from flywheel_serving.bundle import Manifest
 
 DELAY_VIEWS = (carrier_delays, origin_delays, dest_delays, route_delays)
 OTHER_VIEWS = (origin_backlog, aircraft_legs)
-
-# As in assets/lifecycle/training.py.
-VALIDATION_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -152,11 +149,15 @@ def manifest_of(rows: pa.Table) -> Manifest:
     return inputs.manifest_of(SPEC, "flights", "1", created, vocabularies, {})
 
 
-def fit(train: TrainingData, rows: pa.Table) -> TrainedModel:
-    """Fit the model's network; every tenth day validates, as in the model's asset."""
+def validated_by(rows: pa.Table) -> NDArray[np.bool_]:
+    """Which rows validate the fit, as in the model's asset."""
     microseconds = rows.column("event_timestamp").cast(pa.int64()).to_numpy()
-    day = microseconds // 86_400_000_000
-    validation = day % VALIDATION_EVERY == day.max() % VALIDATION_EVERY
+    return validation_cases(microseconds // 86_400_000_000)
+
+
+def fit(train: TrainingData, rows: pa.Table) -> TrainedModel:
+    """Fit the model's network, as in the model's asset."""
+    validation = validated_by(rows)
     return SPEC.trainer.fit(train.rows(~validation), train.rows(validation), SPEC.seed)
 
 

@@ -6,12 +6,19 @@ with the two input tensors and the one output tensor that serving knows.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from flywheel.checkpoints import Checkpoints
+
+VALIDATION_EVERY = 10
+
+log = logging.getLogger(__name__)
 
 
 class TrainingError(RuntimeError):
@@ -56,7 +63,8 @@ class TrainingData:
         """Refuse data that no model can learn from.
 
         Raises:
-            TrainingError: No rows, a label that is none, an infinite number, or only one class.
+            TrainingError: No rows, a label that is none, an infinite number, a category outside its
+                vocabulary, or only one class.
         """
         import numpy as np
 
@@ -72,11 +80,72 @@ class TrainingData:
         ]
         if infinite:
             raise TrainingError(f"inputs {infinite} hold infinite values; make them null or finite")
+        outside = [
+            f"{name} (0 to {size - 1})"
+            for name, size, codes in zip(
+                self.categories, self.cardinalities, self.categorical.T, strict=True
+            )
+            if ((codes < 0) | (codes >= size)).any()
+        ]
+        if outside:
+            raise TrainingError(
+                f"codes lie outside the vocabularies of {', '.join(outside)}; encode a category "
+                "that the vocabulary lacks as 0, unknown"
+            )
         positives = int(self.label.sum())
         if positives in (0, len(self)):
             raise TrainingError(
                 f"all {len(self)} labelled cases have the same label; widen the training window"
             )
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """Names of the numeric columns that never have a value."""
+        import numpy as np
+
+        columns = zip(self.numbers, self.numeric.T, strict=True)
+        return tuple(name for name, values in columns if np.isnan(values).all())
+
+
+def check(train: TrainingData, validation: TrainingData) -> dict[str, float]:
+    """What every trainer does first: refuse the hopeless, name the suspicious.
+
+    Returns:
+        Figures for `TrainedModel.metrics`: `all_null_inputs`, how many inputs never had a value.
+
+    Raises:
+        TrainingError: See `TrainingData.check`.
+    """
+    train.check()
+    validation.check()
+    silent = train.silent
+    if silent:
+        log.warning(
+            "inputs %s are null in all %d training cases: the model learns nothing from them; see "
+            "whether their feature views are materialized for the training window",
+            list(silent),
+            len(train),
+        )
+    return {"all_null_inputs": float(len(silent))}
+
+
+def validation_cases(day: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which cases validate: those of the last day and of every tenth day before it.
+
+    Whole days, because cases of one day share its weather and its delays.
+
+    Args:
+        day: int64 [n], days since some epoch.
+
+    Returns:
+        bool [n].
+
+    Raises:
+        TrainingError: There is no case.
+    """
+    if not len(day):
+        raise TrainingError("the training window holds no labelled case")
+    return day % VALIDATION_EVERY == day.max() % VALIDATION_EVERY
 
 
 @dataclass(frozen=True)
@@ -96,15 +165,31 @@ class TrainedModel:
 
 
 class Trainer(Protocol):
-    """Fits a model. Implementations are frozen dataclasses, so that their parameters are values."""
+    """Fits a model. Implementations are frozen dataclasses, so that their parameters are values.
+
+    A domain may bring its own: a class in its folder, named in its `ModelSpec`.
+    """
 
     @property
     def version(self) -> str:
         """Changes whenever the recipe changes what it produces."""
         ...
 
-    def fit(self, train: TrainingData, validation: TrainingData, seed: int) -> TrainedModel:
+    def fit(
+        self,
+        train: TrainingData,
+        validation: TrainingData,
+        seed: int,
+        checkpoints: Checkpoints | None = None,
+    ) -> TrainedModel:
         """Fit on `train`; `validation` (later cases) may stop the fit early.
+
+        Args:
+            train: Cases to learn from.
+            validation: Cases to stop by.
+            seed: Of everything random: the same seed gives the same bytes.
+            checkpoints: Where a fit that takes long keeps its state, and goes on from, with the
+                same result as if it had never been killed. A fit of seconds may ignore it.
 
         Raises:
             TrainingError: The fit diverged or the data cannot be learned from.

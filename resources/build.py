@@ -3,6 +3,7 @@
 from typing import Any
 
 from flywheel.settings import Settings
+from resources.checkpoints import CheckpointFolder
 from resources.feature_store import FeatureStore
 from resources.io_manager import IcebergIOManager
 from resources.lakehouse import Lakehouse
@@ -28,6 +29,7 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             ui_url=settings.mlflow_url,
             bundle_cache=str(settings.folder("bundles")),
         ),
+        "checkpoints": CheckpointFolder(folder=str(settings.home.absolute() / "checkpoints")),
         "serving": Serving(
             url=settings.gateway_url,
             spool=str(settings.spool),

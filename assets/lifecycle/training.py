@@ -14,9 +14,11 @@ from assets.authoring import trailing
 from assets.lifecycle import inputs
 from assets.lifecycle.cases import cases_of
 from assets.lifecycle.names import Lifecycle
+from flywheel.checkpoints import Checkpoints
 from flywheel.dataset import arrow_type
 from flywheel.model import ModelSpec
-from flywheel.training import TrainedModel, TrainingData, TrainingError
+from flywheel.training import TrainedModel, TrainingData, TrainingError, validation_cases
+from resources.checkpoints import CheckpointFolder
 from resources.feature_store import FeatureStore
 from resources.io_manager import TAG
 from resources.lakehouse import Lakehouse, fingerprint
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from flywheel_serving.bundle import Manifest
 
 PROBE_ROWS = 16
-VALIDATION_EVERY = 10
 
 PROFILE_FILE = "profile.json"
 
@@ -119,20 +120,24 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
         training_set: Any,
         lakehouse: Lakehouse,
         registry: Registry,
+        checkpoints: CheckpointFolder,
     ) -> dg.MaterializeResult[Any]:
         identity = training_fingerprint(spec, training_set)
         snapshots = training_snapshots(life, date.fromisoformat(context.partition_key), lakehouse)
         tags = materialization_tags(context, life.key("model"))
         with registry.run(spec.name, f"model {context.partition_key}", tags) as run:
             version = registry.find(spec.name, identity)
+            progress = checkpoints.of(identity)
             if version is None:
                 trained, version = _train_and_register(
-                    life, context.partition_key, training_set, identity, registry, run, snapshots
-                )
+                    life, context.partition_key, training_set, identity, registry, run, snapshots,
+                    progress,
+                )  # fmt: skip
                 plot = _training_plot(trained)
                 metrics = trained.metrics
             else:
                 plot, metrics = {}, {}
+            progress.clear()
             run.log(tags={"model_version": version.number, "fingerprint": identity})
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(f"{spec.name}-v{version.number}"),
@@ -274,6 +279,7 @@ def _train_and_register(
     registry: Registry,
     run: Run,
     snapshots: dict[str, int],
+    checkpoints: Checkpoints,
 ) -> tuple[TrainedModel, Version]:
     """Fit, seal the bundle, upload it, and register it last."""
     spec = life.spec
@@ -289,9 +295,10 @@ def _train_and_register(
         {"as_of": as_of, "mlflow_run": run.run_id, "git_commit": tags["git_commit"]},
     )
     data = inputs.encode(manifest, rows)
-    day = _day_numbers(rows)
-    validation = day % VALIDATION_EVERY == day.max() % VALIDATION_EVERY
-    trained = spec.trainer.fit(data.rows(~validation), data.rows(validation), spec.seed)
+    validation = validation_cases(_day_numbers(rows))
+    trained = spec.trainer.fit(
+        data.rows(~validation), data.rows(validation), spec.seed, checkpoints
+    )
     run.log(
         parameters={
             "trainer": type(spec.trainer).__name__,

@@ -1,20 +1,26 @@
-"""A small neural network for tables: embeddings for the categories, a numeric head, an MLP.
-
-Missing numbers are a signal of their own: they enter as zero with a flag beside it. Standardisation
-is part of the network, so the exported file takes raw values.
-"""
+"""A small neural network for tables: embeddings for the categories, a numeric head, an MLP."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+import hashlib
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flywheel.training import TrainedModel, TrainingData, TrainingError
+from flywheel.engine import Engine, LocalProcesses, ProcessGroup
+from flywheel.trainers.export import hold_to
+from flywheel.trainers.network import export, logits, tabular_network, with_sigmoid
+from flywheel.trainers.progress import Progress
+from flywheel.training import TrainedModel, TrainingData, TrainingError, check
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from flywheel.checkpoints import Checkpoints
+
+# Guessing costs ln 2 = 0.69 nats a case; a batch this bad is no bad luck.
+EXPLODED = 20.0
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,14 @@ class TabularNetwork:
         dropout: Share of hidden units dropped in training.
         learning_rate: Peak of the one-cycle schedule (Smith 2018).
         weight_decay: Of AdamW.
-        batch_size: Rows per step.
+        batch_size: Rows per step, over all workers.
         epochs: At most this many passes.
         patience: Passes without a better validation loss before stopping.
         clip_norm: Greatest norm of the gradient.
         clip_value: Standardised numbers are clipped to this many standard deviations.
+        workers: Processes that share each batch. The gradients are those of one process, up to
+            rounding; what dropout drops is not.
+        engine: Where the workers run; the model does not depend on it.
     """
 
     hidden: tuple[int, ...] = (256, 128)
@@ -42,191 +51,189 @@ class TabularNetwork:
     patience: int = 3
     clip_norm: float = 1.0
     clip_value: float = 5.0
+    workers: int = 1
+    engine: Engine = field(default=LocalProcesses(), repr=False, compare=False)
 
     @property
     def version(self) -> str:
         """Recipe version."""
         return "tabular-1"
 
-    def fit(self, train: TrainingData, validation: TrainingData, seed: int) -> TrainedModel:
+    def fit(
+        self,
+        train: TrainingData,
+        validation: TrainingData,
+        seed: int,
+        checkpoints: Checkpoints | None = None,
+    ) -> TrainedModel:
         """Fit; keeps the weights of the epoch with the least validation log-loss.
 
         Raises:
-            TrainingError: The loss is not finite, or the data cannot be learned from.
+            TrainingError: The loss is not finite or explodes, a worker died, or the data cannot be
+                learned from.
         """
-        import numpy as np
-        import torch
-
-        train.check()
-        validation.check()
-        torch.set_num_threads(1)
-        torch.manual_seed(seed)
-        order = np.random.default_rng(seed)
-        network = self._network(train)
-        optimizer = torch.optim.AdamW(
-            network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
-        )
-        steps = max(1, -(-len(train) // self.batch_size))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=self.epochs * steps, pct_start=0.2
-        )
-        tensors = [torch.from_numpy(a) for a in (train.numeric, train.categorical, train.label)]
-        curves: dict[str, list[float]] = {"train_loss": [], "validation_loss": []}
-        best, best_state, since_best = np.inf, network.state_dict(), 0
-        for epoch in range(self.epochs):
-            network.train()
-            losses = []
-            for chosen in np.array_split(order.permutation(len(train)), steps):
-                numeric, categorical, label = (t[torch.from_numpy(chosen)] for t in tensors)
-                loss = torch.nn.functional.binary_cross_entropy_with_logits(
-                    _logits(network, numeric, categorical), label
-                )
-                if not torch.isfinite(loss):
-                    raise TrainingError(
-                        f"the loss became {loss.item()} in epoch {epoch + 1}: lower the learning "
-                        f"rate (now {self.learning_rate}) or look for extreme values in the inputs"
-                    )
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(network.parameters(), self.clip_norm)
-                optimizer.step()
-                schedule.step()
-                losses.append(loss.item())
-            score = self._loss(network, validation)
-            curves["train_loss"].append(float(np.mean(losses)))
-            curves["validation_loss"].append(score)
-            if score < best:
-                best, since_best = score, 0
-                best_state = {k: v.clone() for k, v in network.state_dict().items()}
-            else:
-                since_best += 1
-                if since_best >= self.patience:
-                    break
-        network.load_state_dict(best_state)
-        network.eval()
-        network = _with_sigmoid(network)
-        onnx = _export(network, validation)
-        _hold_to_torch(onnx, network, validation)
-        return TrainedModel(
-            onnx, curves, {"best_validation_loss": best, "epochs": len(curves["train_loss"])}
-        )
-
-    def _loss(self, network: nn.Module, data: TrainingData) -> float:
-        import torch
-
-        network.eval()
-        with torch.no_grad():
-            logits = _logits(
-                network, torch.from_numpy(data.numeric), torch.from_numpy(data.categorical)
+        figures = check(train, validation)
+        smallest = min(len(train) // _steps(self, train), len(validation))
+        if not 1 <= self.workers <= smallest:
+            raise TrainingError(
+                f"{self.workers} workers cannot share batches of {smallest} cases: set workers "
+                f"between 1 and {smallest}"
             )
-            return torch.nn.functional.binary_cross_entropy_with_logits(
-                logits, torch.from_numpy(data.label)
-            ).item()
-
-    def _network(self, train: TrainingData) -> nn.Module:
-        import numpy as np
-        import torch
-        from torch import nn
-
-        observed = np.where(np.isnan(train.numeric), 0.0, 1.0).sum(axis=0)
-        filled = np.nan_to_num(train.numeric.astype(np.float64))
-        mean = filled.sum(axis=0) / np.maximum(observed, 1)
-        spread = np.where(np.isnan(train.numeric), 0.0, filled - mean)
-        deviation = np.sqrt((spread**2).sum(axis=0) / np.maximum(observed, 1))
-        deviation = np.where(deviation > 0, deviation, 1.0)
-        parameters = self
-
-        class Network(nn.Module):
-            """Standardise, flag what is missing, embed, and mix."""
-
-            mean: torch.Tensor
-            deviation: torch.Tensor
-
-            def __init__(self) -> None:
-                super().__init__()
-                self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-                self.register_buffer("deviation", torch.tensor(deviation, dtype=torch.float32))
-                self.embeddings = nn.ModuleList(
-                    nn.Embedding(size, min(16, 2 + size // 4)) for size in train.cardinalities
-                )
-                width = 2 * train.numeric.shape[1]
-                width += sum(min(16, 2 + size // 4) for size in train.cardinalities)
-                layers: list[nn.Module] = []
-                for hidden in parameters.hidden:
-                    layers += [
-                        nn.Linear(width, hidden),
-                        nn.LayerNorm(hidden),
-                        nn.SiLU(),
-                        nn.Dropout(parameters.dropout),
-                    ]
-                    width = hidden
-                self.mix = nn.Sequential(*layers, nn.Linear(width, 1))
-
-            def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
-                missing = torch.isnan(numeric)
-                standard = (torch.where(missing, self.mean, numeric) - self.mean) / self.deviation
-                standard = standard.clamp(-parameters.clip_value, parameters.clip_value)
-                embedded = [e(categorical[:, i]) for i, e in enumerate(self.embeddings)]
-                return self.mix(torch.cat([standard, missing.float(), *embedded], dim=1))
-
-        return Network()
+        trained = self.engine.run(
+            _fit, self.workers, self, train, validation, seed, checkpoints, figures
+        )
+        assert trained is not None  # rank 0 always has it
+        return trained
 
 
-def _logits(network: nn.Module, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
-    return network(numeric, categorical)[:, 0]
-
-
-def _with_sigmoid(network: nn.Module) -> nn.Module:
-    """Logits are what the loss wants; what is served is a probability."""
-    import torch
-    from torch import nn
-
-    class Probability(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, numeric: torch.Tensor, categorical: torch.Tensor) -> torch.Tensor:
-            return torch.sigmoid(self.network(numeric, categorical))
-
-    return Probability().eval()
-
-
-def _export(network: nn.Module, example: TrainingData) -> bytes:
-    """One ONNX file with a free batch dimension."""
+def _fit(
+    group: ProcessGroup,
+    recipe: TabularNetwork,
+    train: TrainingData,
+    validation: TrainingData,
+    seed: int,
+    checkpoints: Checkpoints | None,
+    figures: dict[str, float],
+) -> TrainedModel | None:
+    """What each worker does; rank 0 gives the model back."""
     import torch
 
-    # It warns that torchvision is not there; nothing here wants it.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    rows = example.rows(slice(0, 2))
-    batch = torch.export.Dim("batch")
-    program = torch.onnx.export(
-        network,
-        (torch.from_numpy(rows.numeric), torch.from_numpy(rows.categorical)),
-        dynamo=True,
-        dynamic_shapes=({0: batch}, {0: batch}),
-        input_names=["numeric", "categorical"],
-        output_names=["probability"],
-        external_data=False,
-        verbose=False,
-    )
-    assert program is not None  # dynamo=True always returns the program
-    return program.model_proto.SerializeToString(deterministic=True)
+    torch.set_num_threads(1)
+    progress = _begin(group, recipe, train, validation, seed)
+    replica = group.replicate(progress.network)
+    if checkpoints is not None:
+        progress.resume(checkpoints, group)
+    while progress.epoch < recipe.epochs and progress.since_best < max(1, recipe.patience):
+        train_loss = _epoch(group, recipe, replica, progress, train)
+        validation_loss = _loss(group, progress.network, validation)
+        _check_loss(validation_loss, recipe, progress.epoch)
+        progress.finish_epoch(train_loss, validation_loss)
+        if checkpoints is not None:
+            progress.save(checkpoints, group)
+    if group.rank:
+        return None
+    progress.network.load_state_dict(progress.best_state)
+    network = with_sigmoid(progress.network.eval())
+    onnx = export(network, validation)
+    with torch.no_grad():
+        answers = network(
+            torch.from_numpy(validation.numeric), torch.from_numpy(validation.categorical)
+        )
+    hold_to(answers.numpy()[:, 0], onnx, validation)
+    figures = {"best_validation_loss": progress.best, "epochs": progress.epoch, **figures}
+    return TrainedModel(onnx, progress.curves, figures)
 
 
-def _hold_to_torch(onnx: bytes, network: nn.Module, data: TrainingData) -> None:
-    """Refuse an export that computes something else than the network.
-
-    Raises:
-        TrainingError: The two differ by more than 1e-5.
-    """
+def _begin(
+    group: ProcessGroup,
+    recipe: TabularNetwork,
+    train: TrainingData,
+    validation: TrainingData,
+    seed: int,
+) -> Progress:
+    """The state before the first epoch, the same on every rank but for what dropout drops."""
     import numpy as np
     import torch
 
-    from flywheel.onnx_runtime import predict
+    torch.manual_seed(seed)
+    network = tabular_network(recipe, train)
+    if group.rank:
+        torch.manual_seed(seed + group.rank)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        recipe.learning_rate,
+        total_steps=recipe.epochs * _steps(recipe, train),
+        pct_start=0.2,
+    )
+    identity = _identity(recipe, train, validation, seed)
+    return Progress(identity, network, optimizer, schedule, np.random.default_rng(seed))
 
+
+def _epoch(
+    group: ProcessGroup,
+    recipe: TabularNetwork,
+    replica: nn.Module,
+    progress: Progress,
+    train: TrainingData,
+) -> float:
+    """Go through the cases once; the mean loss of the batches."""
+    import numpy as np
+    import torch
+
+    tensors = [torch.from_numpy(a) for a in (train.numeric, train.categorical, train.label)]
+    replica.train()
+    losses = []
+    for batch in np.array_split(progress.order.permutation(len(train)), _steps(recipe, train)):
+        mine = torch.from_numpy(batch[group.rank :: group.size])
+        loss = _mean_loss(replica, *(t[mine] for t in tensors))
+        # The average over the ranks is then the mean over the batch, however it is split.
+        loss = loss * (len(mine) * group.size / len(batch))
+        losses.append(group.mean(loss.item()))
+        _check_loss(losses[-1], recipe, progress.epoch)
+        progress.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(progress.network.parameters(), recipe.clip_norm)
+        progress.optimizer.step()
+        progress.schedule.step()
+    return float(np.mean(losses))
+
+
+def _loss(group: ProcessGroup, network: nn.Module, data: TrainingData) -> float:
+    """Mean log-loss over all cases; each rank looks at its share."""
+    import torch
+
+    network.eval()
+    share = data.rows(slice(group.rank, None, group.size))
     with torch.no_grad():
-        expected = network(torch.from_numpy(data.numeric), torch.from_numpy(data.categorical))
-    difference = float(np.abs(predict(onnx, data) - expected.numpy()[:, 0]).max())
-    if not difference <= 1e-5:
-        raise TrainingError(f"the ONNX export differs from torch by {difference:.2e} (limit 1e-5)")
+        mean = _mean_loss(
+            network,
+            torch.from_numpy(share.numeric),
+            torch.from_numpy(share.categorical),
+            torch.from_numpy(share.label),
+        ).item()
+    return group.mean(mean * (len(share) * group.size / len(data)))
+
+
+def _mean_loss(
+    network: nn.Module, numeric: torch.Tensor, categorical: torch.Tensor, label: torch.Tensor
+) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.binary_cross_entropy_with_logits(
+        logits(network, numeric, categorical), label
+    )
+
+
+def _check_loss(loss: float, recipe: TabularNetwork, epoch: int) -> None:
+    """Stop a fit that has diverged; every rank sees the same loss, so all of them stop.
+
+    Raises:
+        TrainingError: The loss is not finite, or absurd.
+    """
+    if not math.isfinite(loss) or loss > EXPLODED:
+        raise TrainingError(
+            f"the loss became {loss:.4g} in epoch {epoch + 1}: lower the learning rate (now "
+            f"{recipe.learning_rate}) or look for extreme values in the inputs"
+        )
+
+
+def _steps(recipe: TabularNetwork, train: TrainingData) -> int:
+    """Batches an epoch."""
+    return max(1, -(-len(train) // recipe.batch_size))
+
+
+def _identity(
+    recipe: TabularNetwork, train: TrainingData, validation: TrainingData, seed: int
+) -> str:
+    """What a fit's every bit follows from: recipe, seed, library and data."""
+    import torch
+
+    digest = hashlib.sha256(repr((recipe, recipe.version, seed, torch.__version__)).encode())
+    for data in (train, validation):
+        digest.update(repr((data.numbers, data.categories, data.cardinalities)).encode())
+        for array in (data.numeric, data.categorical, data.label):
+            digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -9,31 +9,13 @@ import numpy as np
 import pytest
 
 from flywheel.onnx_runtime import predict
+from flywheel.settings import ROOT
 from flywheel.trainers.baselines import Baseline, GradientBoosting, LogisticRegression
 from flywheel.trainers.tabular import TabularNetwork
-from flywheel.training import TrainedModel, TrainingData, TrainingError
+from flywheel.training import TrainedModel, TrainingData, TrainingError, validation_cases
+from tests.flywheel.training_cases import TRAIN, VALIDATION
 
 SMALL = TabularNetwork(hidden=(16,), epochs=2, batch_size=64)
-CARRIERS, HOURS = 4, 3
-
-
-def cases(seed: int, rows: int) -> TrainingData:
-    """Cases that can be learned: the label follows the first number and the first category."""
-    random = np.random.default_rng(seed)
-    numeric = random.normal(size=(rows, 3)).astype(np.float32)
-    # Code 0 (unknown) is left out of training, as it is in a training set's own vocabulary.
-    categorical = np.stack(
-        [random.integers(1, CARRIERS, rows), random.integers(1, HOURS, rows)], axis=1
-    )
-    logit = 2 * numeric[:, 0] + categorical[:, 0] - 2
-    label = (random.random(rows) < 1 / (1 + np.exp(-logit))).astype(np.float32)
-    numeric[random.random((rows, 3)) < 0.1] = np.nan
-    return TrainingData(
-        numeric, categorical, label, ("a", "b", "c"), ("carrier", "hour"), (CARRIERS, HOURS)
-    )
-
-
-TRAIN, VALIDATION = cases(1, 400), cases(2, 150)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +27,11 @@ def test_the_same_seed_gives_the_same_bytes(trained: TrainedModel) -> None:
     again = SMALL.fit(TRAIN, VALIDATION, seed=7)
     assert again.onnx == trained.onnx
     assert again.curves == trained.curves
+
+
+def test_the_bytes_do_not_tell_where_they_were_made(trained: TrainedModel) -> None:
+    assert str(ROOT).encode() not in trained.onnx
+    assert b".py" not in trained.onnx
 
 
 def test_the_fit_learns_and_tells_how_it_went(trained: TrainedModel) -> None:
@@ -140,3 +127,12 @@ def test_a_baseline_gives_better_than_random_probabilities(baseline: Baseline) -
     assert answers.shape == (len(VALIDATION),)
     assert ((answers >= 0) & (answers <= 1)).all()
     assert auc(VALIDATION.label, answers) > 0.75
+
+
+def test_a_day_validates_whole_and_the_last_one_always_does() -> None:
+    day = np.repeat(np.arange(100, 135), 3)
+    validation = validation_cases(day)
+    assert sorted(set(day[validation])) == [104, 114, 124, 134]
+    assert validation.sum() == 12
+    with pytest.raises(TrainingError, match="holds no labelled case"):
+        validation_cases(day[:0])
