@@ -11,21 +11,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from flywheel.dataset import Dataset, columns, required
+from flywheel.dataset import Column
 from resources.lakehouse import Lakehouse, Window
 from resources.maintenance import Policy, maintain
+from tests.resources.shop import NAME, sales_with
 
-NAME = "shop.sales"
-SALES = Dataset(
-    name="sales",
-    key=("day", "item"),
-    partition_by="day",
-    columns=columns(
-        required("day", "date", "Day."),
-        required("item", "string", "Item."),
-        ("pieces", "int64", "Pieces."),
-    ),
-)
+SALES = sales_with(Column("pieces", "int64", "Pieces."))
 FIRST = date(2024, 1, 1)
 WRITERS, COMMITS = 4, 50
 
@@ -74,6 +65,7 @@ WRITER = """
 import sys
 sys.path.insert(0, {here!r})
 from resources.lakehouse import Lakehouse
+from tests.resources.shop import NAME, sales_with
 from tests.resources.test_cluster import write
 lakehouse = Lakehouse(catalog_uri={uri!r}, warehouse={warehouse!r})
 me = int(sys.argv[1])

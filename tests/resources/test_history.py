@@ -11,20 +11,11 @@ import pyarrow as pa
 import pytest
 from pyiceberg.exceptions import CommitFailedException
 
-from flywheel.dataset import Column, Dataset, SchemaError, columns, required
+from flywheel.dataset import Column, Dataset, SchemaError, required
 from resources.lakehouse import PARTITION, Lakehouse, Window
+from tests.resources.shop import NAME, sales_with
 
-NAME = "shop.sales"
-SALES = Dataset(
-    name="sales",
-    key=("day", "item"),
-    partition_by="day",
-    columns=columns(
-        required("day", "date", "Day."),
-        required("item", "string", "Item."),
-        ("pieces", "int32", "Pieces."),
-    ),
-)
+SALES = sales_with(Column("pieces", "int32", "Pieces."))
 DAY = date(2024, 1, 31)
 OF_DAY = Window("day", DAY, DAY + timedelta(days=1))
 

@@ -15,22 +15,15 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from flywheel.dataset import Dataset, columns, required
+from flywheel.dataset import Column, Dataset, columns, required
 from resources.io_manager import IcebergIOManager
 from resources.lakehouse import Lakehouse, Window, fingerprint
+from tests.resources.shop import NAME, sales_with
 
-NAME = "shop.sales"
-SALES = Dataset(
-    name="sales",
-    key=("day", "item"),
-    partition_by="day",
-    columns=columns(
-        required("day", "date", "Day."),
-        required("item", "string", "Item."),
-        ("amount", "float64", "Amount."),
-        ("tags", "list<string>", "Tags."),
-        ("seen_at", "timestamp", "Seen."),
-    ),
+SALES = sales_with(
+    Column("amount", "float64", "Amount."),
+    Column("tags", "list<string>", "Tags."),
+    Column("seen_at", "timestamp", "Seen."),
 )
 MONDAY = date(2024, 1, 29)  # the week reaches into the next month, and so the next partition
 WEEK = [MONDAY + timedelta(days=n) for n in range(7)]
@@ -291,6 +284,7 @@ WRITER = """
 import sys
 sys.path.insert(0, {here!r})
 from resources.lakehouse import Lakehouse, Window
+from tests.resources.shop import NAME, sales_with
 import pyarrow as pa, datetime
 lakehouse = Lakehouse(catalog_uri={uri!r}, warehouse={warehouse!r})
 template = lakehouse.read({name!r})
