@@ -43,7 +43,7 @@ BENCHMARKS = {
 }
 
 EXAMPLES = """examples:
-  python -m bench                        all of them, about a quarter of an hour
+  python -m bench                        all of them, about half an hour
   python -m bench load gateway           only these
   python -m bench wheel --repeat 1       quick and less certain
   python -m bench --markdown table.md    the table as a file, too

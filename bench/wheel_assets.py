@@ -83,15 +83,11 @@ def watch_parts(watch: Stopwatch, spec: Any) -> None:
 
 def scores_of(life: Any) -> dict[str, dict[str, float]]:
     """What the evaluation's table says."""
+    from assets.lifecycle.release import SCORES
     from resources.build import default_resources
 
     rows = default_resources(Settings())["lakehouse"].read(life.table("evaluation")).to_pylist()
-    return {
-        row["contestant"]: {
-            k: v for k, v in row.items() if k not in ("as_of", "contestant", "model_version")
-        }
-        for row in rows
-    }
+    return {row["contestant"]: {name: row[name] for name in ("rows", *SCORES)} for row in rows}
 
 
 if __name__ == "__main__":
