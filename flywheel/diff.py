@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flywheel.contract.sql import quoted
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -52,9 +54,9 @@ def diff(before: pa.Table, after: pa.Table, key: Sequence[str]) -> Difference:
 
     common = [name for name in after.column_names if name in before.column_names]
     values = [name for name in common if name not in key]
-    same_key = " AND ".join(f"b.{q(k)} IS NOT DISTINCT FROM a.{q(k)}" for k in key)
-    differs = {name: f"b.{q(name)} IS DISTINCT FROM a.{q(name)}" for name in values}
-    order = ", ".join(q(k) for k in key)
+    same_key = " AND ".join(f"b.{quoted(k)} IS NOT DISTINCT FROM a.{quoted(k)}" for k in key)
+    differs = {name: f"b.{quoted(name)} IS DISTINCT FROM a.{quoted(name)}" for name in values}
+    order = ", ".join(quoted(k) for k in key)
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("before_rows", before)
@@ -74,17 +76,12 @@ def diff(before: pa.Table, after: pa.Table, key: Sequence[str]) -> Difference:
         both = (
             f"after_rows a JOIN before_rows b ON {same_key} WHERE {' OR '.join(differs.values())}"
         )
-        key_order = ", ".join(f"a.{q(k)}" for k in key)
+        key_order = ", ".join(f"a.{quoted(k)}" for k in key)
         changed = rows(f"SELECT a.* FROM {both} ORDER BY {key_order}")  # noqa: S608
         counted = ", ".join(f"count(*) FILTER ({sql})" for sql in differs.values())
         counts = connection.execute(f"SELECT {counted} FROM {both}").fetchall()[0]  # noqa: S608
     by_column = {name: n for name, n in zip(values, counts, strict=True) if n}
     return Difference(added, removed, changed, by_column, *_schemas(before, after))
-
-
-def q(name: str) -> str:
-    """A column name as SQL quotes it."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _schemas(before: pa.Table, after: pa.Table) -> tuple[tuple[str, ...], tuple[str, ...]]:

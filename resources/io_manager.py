@@ -53,13 +53,13 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         audit = None
         if isinstance(obj, Audited):
             obj, audit = obj.rows, obj.audit
-        tag = text_metadata(obj.schema).get(TAG)
+        metadata = text_metadata(obj.schema)
+        tag = metadata.pop(TAG, None)
         if tag:  # of this output, not of the table
-            kept = {k: v for k, v in text_metadata(obj.schema).items() if k != TAG}
-            obj = obj.replace_schema_metadata(kept)
-        column = (obj.schema.metadata or {}).get(PARTITION_BY.encode())
+            obj = obj.replace_schema_metadata(metadata)
+        column = metadata.get(PARTITION_BY)
         window = (
-            partition_window(context.asset_partitions_time_window, column.decode(), obj.schema)
+            partition_window(context.asset_partitions_time_window, column, obj.schema)
             if context.has_asset_partitions and column
             else None
         )
@@ -74,11 +74,11 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         context.step_context.set_data_version(context.asset_key, dg.DataVersion(version))
         if tag:
             self.lakehouse.tag(name, tag, written.snapshot_id or None)
-        metadata = table_metadata(name, written, partitioned=bool(window))
+        shown = table_metadata(name, written, partitioned=bool(window))
         if COLUMN_SCHEMA not in (context.definition_metadata or {}):
             # A declared one says more: the rules of the contract.
-            metadata[COLUMN_SCHEMA] = column_schema(obj.schema)
-        context.add_output_metadata(metadata)
+            shown[COLUMN_SCHEMA] = column_schema(obj.schema)
+        context.add_output_metadata(shown)
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read the upstream table, or its partitions at hand, in the form the asset asked for."""

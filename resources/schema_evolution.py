@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING
 
 from flywheel.dataset import SchemaError
+from resources.lakehouse import text_metadata
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +37,7 @@ def evolve(table: Table, schema: pa.Schema) -> Table:
     """
     from pyiceberg.io.pyarrow import schema_to_pyarrow
 
-    metadata = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
+    metadata = text_metadata(schema)
     held = schema_to_pyarrow(table.schema(), include_field_ids=False)
     name = ".".join(table.name())
     renamed = {

@@ -40,15 +40,9 @@ class Feed:
         self.times = [_known(row) for row in self.rows]
 
     def until(self, moment: datetime) -> list[dict[str, Any]]:
-        """The newest row of each key among those that became known up to `moment` since last."""
-        stop = bisect.bisect_right(self.times, moment)
-        newest: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for row in self.rows[self.fed : stop]:
-            key = tuple(row[name] for name in self.view.key_names)
-            if key not in newest or row["event_timestamp"] >= newest[key]["event_timestamp"]:
-                newest[key] = row
-        self.fed = stop
-        return list(newest.values())
+        """Rows that became known up to `moment` since the last call; `push` picks the newest."""
+        start, self.fed = self.fed, bisect.bisect_right(self.times, moment)
+        return self.rows[start : self.fed]
 
 
 def feeds_of(life: Lifecycle, lakehouse: Lakehouse, start: datetime, end: datetime) -> list[Feed]:

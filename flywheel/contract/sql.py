@@ -65,7 +65,7 @@ def query(rules: Sequence[Rule], schema: pa.Schema) -> str:
     Rows are grouped by their key first, so that repeated keys are counted in the same pass.
     """
     key = next((rule.columns for rule in rules if rule.kind is Kind.UNIQUE), ())
-    known = " AND ".join(f"{_name(name)} IS NOT NULL" for name in key)
+    known = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in key)
     inner = [
         f"count(*) FILTER (WHERE {known}) AS n{i}"
         if rule.kind is Kind.UNIQUE
@@ -81,7 +81,7 @@ def query(rules: Sequence[Rule], schema: pa.Schema) -> str:
     values = ", ".join(
         _value(name, schema) for name in dict.fromkeys(c for rule in rules for c in rule.columns)
     )
-    grouped = f" GROUP BY {', '.join(_name(name) for name in key)}" if key else ""
+    grouped = f" GROUP BY {', '.join(quoted(name) for name in key)}" if key else ""
     counted = f"SELECT {', '.join(inner)} FROM (SELECT {values} FROM batch){grouped}"  # noqa: S608
     return f"SELECT {', '.join(outer)} FROM ({counted})"  # noqa: S608 - escaped names and literals
 
@@ -90,7 +90,7 @@ def _value(name: str, schema: pa.Schema) -> str:
     """A column with NaN, which DuckDB holds to be the greatest number, as null."""
     import pyarrow as pa
 
-    column = _name(name)
+    column = quoted(name)
     if pa.types.is_floating(schema.field(name).type):
         return f"CASE WHEN isnan({column}) THEN NULL ELSE {column} END AS {column}"
     return column
@@ -98,7 +98,7 @@ def _value(name: str, schema: pa.Schema) -> str:
 
 def _broken(rule: Rule) -> str:
     """The condition of a row that breaks a rule; null counts as false."""
-    column = _name(rule.columns[0])
+    column = quoted(rule.columns[0])
     match rule.kind:
         case Kind.NOT_NULL:
             return f"{column} IS NULL"
@@ -118,7 +118,8 @@ def _broken(rule: Rule) -> str:
             raise ContractError(f"{rule.name} cannot be counted by row")
 
 
-def _name(column: str) -> str:
+def quoted(column: str) -> str:
+    """A column name as SQL quotes it."""
     return '"' + column.replace('"', '""') + '"'
 
 
