@@ -1,7 +1,7 @@
-"""The command line: ``flywheel-serving serve``.
+"""The command line: ``flywheel-serving serve`` and ``flywheel-serving trial``.
 
-Only arguments, the checks an operator can act on, and the process's life cycle; see gateway.py for
-what runs.
+Only arguments, the checks an operator can act on, and the process's life cycle; see gateway.py and
+trial.py for what runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-EXIT_FAILURE, EXIT_USAGE = 1, 2
+from flywheel_serving import trial_command
+from flywheel_serving.command import EXIT_FAILURE, EXIT_USAGE, UsageError, add_triton_venv
 
 _EXAMPLES = """examples:
   flywheel-serving serve --work .flywheel/serving --online-store .flywheel/online.db \\
@@ -33,16 +34,13 @@ Set FLYWHEEL_ADMIN_TOKEN to allow deployments from other hosts.
 exit codes: 0 stopped on request, 1 could not start, 2 wrong arguments or surroundings"""
 
 
-class _UsageError(Exception):
-    """Something the operator must change; the message says what."""
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flywheel-serving",
         description="Serve the champion of each model behind a real NVIDIA Triton server.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    trial_command.add(commands)
     serve = commands.add_parser(
         "serve",
         help="run the gateway and its Triton",
@@ -50,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    serve.set_defaults(run=_serve)
     add = serve.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     add("--port", type=int, default=8900, help="port; 0 takes a free one (default: %(default)s)")
@@ -77,12 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "(default: $FLYWHEEL_PSEUDONYM_KEY, which other users cannot see); without it those fields "
         "are left out",
     )
-    add(
-        "--triton-venv",
-        type=Path,
-        metavar="DIR",
-        help="environment with nvidia-pytriton and onnxruntime (default: $FLYWHEEL_TRITON_VENV)",
-    )
+    add_triton_venv(serve)
     add("--triton-http", metavar="HOST:PORT", help="use this external Triton for inference ...")
     add("--triton-grpc", metavar="HOST:PORT", help="... and this address of it for control")
     add(
@@ -104,7 +98,7 @@ def _sole_owner(work: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             message = f"Another gateway uses {work}; stop it or choose another --work."
-            raise _UsageError(message) from error
+            raise UsageError(message) from error
         yield
 
 
@@ -117,14 +111,14 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         message = f"Cannot listen on {host}:{port} ({error.strerror}); choose another --port."
-        raise _UsageError(message) from error
+        raise UsageError(message) from error
     return listener
 
 
 def _address(text: str, flag: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit():
-        raise _UsageError(f"{flag} is '{text}'; write it as HOST:PORT, e.g. triton:8000.")
+        raise UsageError(f"{flag} is '{text}'; write it as HOST:PORT, e.g. triton:8000.")
     return host, int(port)
 
 
@@ -141,7 +135,7 @@ def _serve(options: argparse.Namespace) -> int:
     from flywheel_serving.triton import TritonNotFoundError, find_triton
 
     if bool(options.triton_http) != bool(options.triton_grpc):
-        raise _UsageError("Give --triton-http and --triton-grpc together.")
+        raise UsageError("Give --triton-http and --triton-grpc together.")
     if options.triton_http:
         host, port = _address(options.triton_http, "--triton-http")
         _address(options.triton_grpc, "--triton-grpc")
@@ -150,7 +144,7 @@ def _serve(options: argparse.Namespace) -> int:
         try:
             triton = find_triton(options.triton_venv)
         except TritonNotFoundError as error:
-            raise _UsageError(str(error)) from error
+            raise UsageError(str(error)) from error
     work: Path = options.work.absolute()
     failures: list[str] = []
     with _sole_owner(work), _listen(options.host, options.port) as listener:
@@ -161,7 +155,7 @@ def _serve(options: argparse.Namespace) -> int:
                 seconds = options.online_timeout_ms / 1e3
                 store = open_online_store(options.online_store, seconds)
             except ValueError as error:
-                raise _UsageError(f"--online-store: {error}") from error
+                raise UsageError(f"--online-store: {error}") from error
 
         def ready() -> None:
             count = len(gateway.deployer.champions)
@@ -179,7 +173,7 @@ def _serve(options: argparse.Namespace) -> int:
                 work, store, triton, options.triton_backend, ready, failed, options.pseudonym_key
             )
         except RoutingError as error:
-            raise _UsageError(str(error)) from error
+            raise UsageError(str(error)) from error
         gateway.mount(Admin(gateway, os.environ.get("FLYWHEEL_ADMIN_TOKEN")).application())
         server = uvicorn.Server(
             uvicorn.Config(
@@ -217,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     try:
-        return _serve(options)
-    except _UsageError as error:
+        return options.run(options)
+    except UsageError as error:
         print(f"flywheel-serving: {error}", file=sys.stderr)
         return EXIT_USAGE

@@ -28,6 +28,7 @@ from flywheel_serving.inference import (
 from flywheel_serving.metrics import Metrics
 from flywheel_serving.online_store import OnlineStore
 from flywheel_serving.prediction_log import PredictionRecord, Spool, SpoolError
+from flywheel_serving.probe import probe_gap
 from flywheel_serving.pseudonyms import Pseudonyms
 from flywheel_serving.request import RequestDecoder
 
@@ -247,13 +248,4 @@ class Predictor:
             TritonUnavailableError: If Triton is away.
             TritonInferenceError: If Triton answers with an error.
         """
-        probe = self.bundle.probe
-        count = min(len(probe.probability) if rows is None else rows, len(probe.probability))
-        numeric = [math.nan if v is None else v for row in probe.numeric[:count] for v in row]
-        categorical = [code for row in probe.categorical[:count] for code in row]
-        actual = await self._pool.infer(self._call.build(numeric, categorical, count), count, limit)
-        gaps = [
-            abs(value - row[0])
-            for value, row in zip(actual, probe.probability[:count], strict=True)
-        ]
-        return math.nan if any(map(math.isnan, gaps)) else max(gaps)
+        return await probe_gap(self._pool, self._call, self.bundle.probe, rows, limit)
