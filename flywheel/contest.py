@@ -32,6 +32,119 @@ class ParityCount:
     differences: int
 
 
+@dataclass(frozen=True)
+class TrialPlan:
+    """What a trial in a real Triton is to measure.
+
+    Attributes:
+        concurrency: Numbers of requests at once to measure the latency at.
+        requests: Requests of each measurement; 0 if there is none.
+    """
+
+    concurrency: tuple[int, ...] = ()
+    requests: int = 0
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Latency of single-row requests, so many of them at once.
+
+    Attributes:
+        requests: Requests made, failed ones included.
+        errors: Requests that failed.
+        p50_ms: Median of those that did not, milliseconds; None if all failed.
+        p95_ms: 95th percentile.
+        p99_ms: 99th percentile.
+        per_second: Answers a second.
+    """
+
+    requests: int
+    errors: int
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    per_second: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of the candidate's very bundle in a Triton of its own.
+
+    Attributes:
+        loaded: Whether Triton loaded and warmed it.
+        reason: Why it did not load or did not answer its probe; empty if it did.
+        load_seconds: What loading and warming took; None if it did not load.
+        probe_rows: Rows of the probe.
+        probe_max_abs_diff: Largest difference between Triton's probabilities and training's own;
+            None if there was no answer, or one that is not a number.
+        tolerance: The difference that a deployment allows.
+        model_bytes: Size of the ONNX file.
+        bundle_bytes: Size of the whole bundle.
+        latencies: By number of requests at once.
+    """
+
+    loaded: bool
+    reason: str
+    load_seconds: float | None
+    probe_rows: int
+    probe_max_abs_diff: float | None
+    tolerance: float
+    model_bytes: int
+    bundle_bytes: int
+    latencies: Mapping[int, Latencies] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TableQuality:
+    """One table that a training read, within the days of its window.
+
+    Attributes:
+        table: `namespace.table`.
+        rows: Rows that the training found.
+        quarantined: Rows that were put aside.
+        lost_days: Days of which rows were put aside and none were found: their batch failed.
+        broken: Rows that were found and break the contract as it is declared today, by rule.
+    """
+
+    table: str
+    rows: int
+    quarantined: int = 0
+    lost_days: int = 0
+    broken: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """Share of the rows that were put aside."""
+        return self.quarantined / max(1, self.rows + self.quarantined)
+
+
+@dataclass(frozen=True)
+class DataQuality:
+    """The tables that a training read."""
+
+    tables: tuple[TableQuality, ...]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """The float32 original of an int8 candidate, on the same held-out cases.
+
+    Attributes:
+        original: Its scores.
+        original_bytes: Size of its ONNX file.
+        quantized_bytes: Size of the candidate's.
+        max_abs_diff: Largest difference between the two in a probability.
+        batch_gap: Largest difference between the candidate's answers to the same cases asked one at
+            a time and all at once: an int8 network's rounding follows its batch.
+    """
+
+    original: Scores
+    original_bytes: int
+    quantized_bytes: int
+    max_abs_diff: float
+    batch_gap: float
+
+
 @dataclass(frozen=True, eq=False)
 class Cases:
     """The n held-out cases, with what both models said of them.
@@ -126,12 +239,18 @@ class Contest:
         champion: Scores of the champion; None while there is none.
         parity: Online and offline inputs compared; None if no gate asks for it.
         cases: The cases themselves; None where only the scores are known.
+        trial: The candidate in a real Triton; None if no gate asks for it.
+        data: The data that the candidate was trained on; None if no gate asks about it.
+        quantization: The candidate's float original; None if it is no int8 network.
     """
 
     candidate: Scores
     champion: Scores | None
     parity: ParityCount | None = None
     cases: Cases | None = None
+    trial: Trial | None = None
+    data: DataQuality | None = None
+    quantization: Quantization | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from typing import Literal, Protocol
 
 from flywheel.bootstrap import BootstrapError, Metric
 from flywheel.contest import NO_CHAMPION, Cases, Contest, ParityCount, Verdict
+from flywheel.data_gates import Quantized, ValidData
 from flywheel.leakage import TOO_GOOD, leaking_features
+from flywheel.serving_gates import Latency, Loads, SizeLimit, trial_plan
 from flywheel.slice_gates import Fairness, NoSliceRegression
 
 __all__ = [
@@ -22,12 +24,18 @@ __all__ = [
     "Contest",
     "Fairness",
     "Gate",
+    "Latency",
+    "Loads",
     "NoLeakage",
     "NoSliceRegression",
     "Parity",
     "ParityCount",
+    "Quantized",
+    "SizeLimit",
+    "ValidData",
     "Verdict",
     "slice_columns",
+    "trial_plan",
 ]
 
 

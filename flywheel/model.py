@@ -14,7 +14,7 @@ from typing import Any, Literal
 from flywheel.calendar import Calendar
 from flywheel.dataset import Dataset
 from flywheel.features import FeatureView
-from flywheel.gates import Gate
+from flywheel.gates import Gate, Quantized
 from flywheel.trainers.baselines import Baseline
 from flywheel.training import Trainer
 
@@ -124,6 +124,8 @@ class ModelSpec:
         gates: What a candidate must pass.
         drift: When served data counts as drifted.
         retrain_every_days: Longest time without training; None for no schedule.
+        precision: Of the network that is served. With `int8` it is quantised after the fit, and its
+            float original travels in the bundle; needs the gate `Quantized`.
     """
 
     name: str
@@ -142,12 +144,14 @@ class ModelSpec:
     holdout_days: int = 7
     seed: int = 20130101
     retrain_every_days: int | None = 28
+    precision: Literal["float32", "int8"] = "float32"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
             raise SpecError(f"{self.name!r}: a model's name is lower_snake_case")
         if not 0 < self.holdout_days < self.training_days:
             raise SpecError(f"{self.name}: holdout_days must lie between 0 and training_days")
+        self._check_precision()
         columns = {c.name for c in self.spine.dataset.columns}
         spine = self.spine
         for name in (
@@ -166,6 +170,21 @@ class ModelSpec:
             self._check_source(one)
         if unknown := set(self.drift.signals) - set(inputs):
             raise SpecError(f"{self.name}: drift signals {sorted(unknown)} are not inputs")
+
+    def _check_precision(self) -> None:
+        if self.precision not in ("float32", "int8"):
+            raise SpecError(f"{self.name}: precision is float32 or int8, not {self.precision!r}")
+        asked = any(isinstance(gate, Quantized) for gate in self.gates)
+        if self.precision == "int8" and not asked:
+            raise SpecError(
+                f"{self.name}: an int8 network must be compared with its float original: add "
+                "Quantized(tolerance=0.001) to gates"
+            )
+        if asked and self.precision != "int8":
+            raise SpecError(
+                f"{self.name}: the gate Quantized compares an int8 network with its float "
+                'original: add precision="int8", or take the gate out'
+            )
 
     def _check_source(self, one: Input) -> None:
         kind, *rest = one.source.split(":")

@@ -157,11 +157,13 @@ class TrainedModel:
             `probability` FP32 [n, 1].
         curves: Values per epoch by name, for plots.
         metrics: Figures about the fit itself.
+        original: The float32 file that an int8 `onnx` was made of; None if it is float itself.
     """
 
     onnx: bytes
     curves: dict[str, list[float]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    original: bytes | None = None
 
 
 class Trainer(Protocol):

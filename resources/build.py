@@ -9,6 +9,7 @@ from resources.io_manager import IcebergIOManager
 from resources.lakehouse import Lakehouse
 from resources.registry import Registry
 from resources.serving import Serving
+from resources.trials import Trials
 
 
 def default_resources(settings: Settings) -> dict[str, Any]:
@@ -35,4 +36,5 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             spool=str(settings.spool),
             admin_token=settings.admin_token,
         ),
+        "trials": Trials(triton_venv=str(settings.triton_venv.absolute())),
     }

@@ -17,6 +17,7 @@ from assets.lifecycle.names import Lifecycle
 from flywheel.checkpoints import Checkpoints
 from flywheel.dataset import arrow_type
 from flywheel.model import ModelSpec
+from flywheel.quantization import FLOAT_FILE, QUANTIZATION_VERSION, quantized
 from flywheel.training import TrainedModel, TrainingData, TrainingError, validation_cases
 from resources.checkpoints import CheckpointFolder
 from resources.feature_store import FeatureStore
@@ -105,7 +106,7 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
         partitions_def=life.as_of,
         backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
         ins={"training_set": dg.AssetIn(life.key("training_set"))},
-        code_version=spec.trainer.version,
+        code_version="+".join(_recipe_versions(spec)),
         pool="training",
         **life.facts(
             f"{spec.description}\n\nA version in the registry: an ONNX file with everything that "
@@ -189,11 +190,20 @@ def labelled_cases(
 
 def training_fingerprint(spec: ModelSpec, training_set: "pa.Table") -> str:
     """Identity of what a training would produce: rows, inputs, recipe, seed and transform."""
-    recipe = repr((spec.inputs, spec.trainer, spec.trainer.version, spec.seed, spec.drift))
+    versions = _recipe_versions(spec)
+    recipe = repr((spec.inputs, spec.trainer, *versions, spec.seed, spec.drift))
     digest = hashlib.sha256(fingerprint(training_set).encode())
     digest.update(recipe.encode())
     digest.update(inputs.transform_source(spec) or b"")
     return digest.hexdigest()
+
+
+def _recipe_versions(spec: ModelSpec) -> list[str]:
+    """Versions of the code that makes a model of its rows."""
+    versions = [spec.trainer.version]
+    if spec.precision == "int8":
+        versions.append(QUANTIZATION_VERSION)
+    return versions
 
 
 def split_rows(training_set: "pa.Table", split: str) -> "pa.Table":
@@ -299,6 +309,8 @@ def _train_and_register(
     trained = spec.trainer.fit(
         data.rows(~validation), data.rows(validation), spec.seed, checkpoints
     )
+    if spec.precision == "int8":
+        trained = quantized(trained)
     run.log(
         parameters={
             "trainer": type(spec.trainer).__name__,
@@ -308,6 +320,7 @@ def _train_and_register(
             "training_days": spec.training_days,
             "holdout_days": spec.holdout_days,
             "inputs": len(spec.inputs),
+            "precision": spec.precision,
         },
         metrics={"training_rows": float(rows.num_rows), **trained.metrics},
         curves=trained.curves,
@@ -372,6 +385,8 @@ def _write_bundle(
     source = inputs.transform_source(spec)
     if source is not None:
         (directory / inputs.TRANSFORM_FILE).write_bytes(source)
+    if trained.original is not None:
+        (directory / FLOAT_FILE).write_bytes(trained.original)
     probe = data.rows(np.linspace(0, len(data) - 1, PROBE_ROWS).astype(np.int64))
     expected = predict((directory / "model.onnx").read_bytes(), probe)
     write_probe(
