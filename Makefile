@@ -10,6 +10,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export OMP_NUM_THREADS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
+export ORT_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := true
 export PYTHONWARNINGS ?= ignore
 

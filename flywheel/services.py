@@ -222,6 +222,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "ORT_DISABLE_TELEMETRY": "1",
         "DO_NOT_TRACK": "true",
         "FEAST_USAGE": "False",
     }

@@ -20,6 +20,9 @@ from pathlib import Path
 
 _ENVIRONMENT = "FLYWHEEL_TRITON_VENV"
 
+# Else ONNX Runtime 1.32 reports what it runs to Microsoft, and leaves a file in TMPDIR.
+_NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
+
 # Runs as `python -I -S -c`, then becomes Triton: Triton dies with the gateway even when the gateway
 # is killed. A preexec_fn would run Python between fork and exec, which can deadlock with threads.
 _LAUNCH = """
@@ -85,7 +88,13 @@ def find_triton(venv: Path | str | None = None) -> TritonInstall:
         "import sys, sysconfig; import numpy, onnxruntime; "
         "print('%d.%d' % sys.version_info[:2], sysconfig.get_config_var('LIBDIR'))"
     )
-    answer = subprocess.run([python, "-c", question], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        [python, "-c", question],
+        env=os.environ | _NO_TELEMETRY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if answer.returncode:
         raise TritonNotFoundError(
             f"{python} cannot import numpy and onnxruntime ({answer.stderr.strip()[-200:]}); {how}."
@@ -174,6 +183,7 @@ class TritonProcess:
         environment["PATH"] = f"{self._install.venv / 'bin'}:{environment.get('PATH', os.defpath)}"
         environment["LD_LIBRARY_PATH"] = self._install.libdir
         environment["OMP_NUM_THREADS"] = "1"
+        environment |= _NO_TELEMETRY
         environment.pop("PYTHONPATH", None)
         environment.pop("PYTHONHOME", None)
         return environment
