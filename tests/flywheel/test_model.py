@@ -11,7 +11,7 @@ import pytest
 from flywheel.calendar import Calendar
 from flywheel.dataset import Dataset, columns, required
 from flywheel.features import FeatureView, join_keys, number
-from flywheel.gates import AtLeast
+from flywheel.gates import AtLeast, Quantized
 from flywheel.model import (
     DriftPolicy,
     Input,
@@ -115,6 +115,12 @@ CONTRADICTIONS = {
         {"drift": DriftPolicy(signals=("hour", "minute"))},
         r"drift signals \['minute'\] are not inputs",
     ),
+    "int8 without its gate": ({"precision": "int8"}, r"add Quantized\(tolerance=0.001\) to gates"),
+    "int8's gate without int8": (
+        {"gates": (AtLeast(), Quantized(0.001))},
+        'add precision="int8", or take the gate out',
+    ),
+    "unknown precision": ({"precision": "int4"}, "float32 or int8, not 'int4'"),
     "unknown entity": ({"spine": replace(SPINE, entity_id="id")}, "names 'id', which orders lacks"),
     "unknown moment": ({"spine": replace(SPINE, event_timestamp="at")}, "'at'"),
     "unknown label": ({"spine": replace(SPINE, label="bad")}, "'bad'.*it has"),
@@ -131,3 +137,8 @@ def test_a_contradiction_is_refused(contradiction: str) -> None:
     changes, sentence = CONTRADICTIONS[contradiction]
     with pytest.raises(SpecError, match=sentence):
         replace(RETURNS, **changes)
+
+
+def test_an_int8_network_goes_with_the_gate_that_compares_it() -> None:
+    gates = (AtLeast(), Quantized(0.001))
+    assert replace(RETURNS, precision="int8", gates=gates).precision == "int8"
