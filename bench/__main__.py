@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from bench import (
     evaluation,
+    gates,
     gateway,
     lake,
     load,
@@ -35,6 +36,7 @@ BENCHMARKS = {
         Benchmark("windows", "what trailing windows over years cost", 3, windows.measure),
         Benchmark("validation", "what checking contracts costs", 2, validation.measure),
         Benchmark("evaluation", "what knowing a difference from luck costs", 3, evaluation.measure),
+        Benchmark("gates", "what asking every gate costs", 3, gates.measure),
         Benchmark("gateway", "what the gateway costs beside Triton", 3, gateway.measure),
         Benchmark("online", "what reading features online costs", 3, online.measure),
         Benchmark("training", "what the trainers cost", 3, training.measure),

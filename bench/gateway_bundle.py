@@ -9,9 +9,9 @@ import sys
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
-import pyarrow as pa
-
 from bench import without_dagster
+from flywheel.training import TrainedModel, TrainingData
+from flywheel_serving.bundle import Manifest
 
 FIRST_DAY, DAY = date(2013, 1, 1), date(2013, 1, 11)
 NOON, REQUESTS = timedelta(hours=12), 200
@@ -27,12 +27,15 @@ def main(folder: Path) -> None:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    from assets.lifecycle import inputs
     from bench import plain
 
     spec = plain.SPEC
     world = plain.read_world(FIRST_DAY, DAY + timedelta(days=1))
     rows = world.rows(world.labelled(FIRST_DAY, DAY, DAY), DAY, holdout_days=0)
-    write_bundle(folder / BUNDLE, rows)
+    manifest = plain.manifest_of(rows)
+    data = inputs.encode(manifest, rows)
+    write_bundle(folder / BUNDLE, manifest, plain.fit(data, rows), data)
     noon: datetime = spec.calendar.midnight(DAY) + NOON
     for name, table in world.views.items():
         known = table.filter(pc.less_equal(table.column("event_timestamp"), noon))
@@ -43,20 +46,29 @@ def main(folder: Path) -> None:
     pq.write_table(asked.select([f.name for f in spec.spine.request]), folder / CASES)
 
 
-def write_bundle(directory: Path, rows: pa.Table) -> None:
-    """Fit the network and seal it, as the model's asset does (less MLflow's files)."""
+def write_bundle(
+    directory: Path, manifest: Manifest, trained: TrainedModel, data: TrainingData
+) -> None:
+    """Seal a fitted model, as the model's asset does (less MLflow's files).
+
+    Args:
+        directory: Is made.
+        manifest: The encoding.
+        trained: The model.
+        data: Cases of which some become the probe.
+    """
     import numpy as np
 
     from assets.lifecycle import inputs
     from bench import plain
     from flywheel.onnx_runtime import predict
+    from flywheel.quantization import FLOAT_FILE
     from flywheel_serving.bundle import Probe, seal, write_probe
 
     directory.mkdir()
-    manifest = plain.manifest_of(rows)
-    data = inputs.encode(manifest, rows)
-    onnx = plain.fit(data, rows).onnx
-    (directory / "model.onnx").write_bytes(onnx)
+    (directory / "model.onnx").write_bytes(trained.onnx)
+    if trained.original is not None:
+        (directory / FLOAT_FILE).write_bytes(trained.original)
     source = inputs.transform_source(plain.SPEC)
     assert source is not None
     (directory / inputs.TRANSFORM_FILE).write_bytes(source)
@@ -66,7 +78,7 @@ def write_bundle(directory: Path, rows: pa.Table) -> None:
         Probe(
             [[None if np.isnan(v) else float(v) for v in row] for row in probe.numeric],
             probe.categorical.tolist(),
-            [[float(p)] for p in predict(onnx, probe)],
+            [[float(p)] for p in predict(trained.onnx, probe)],
         ),
     )
     seal(directory, manifest)

@@ -1,6 +1,7 @@
 """CPU seconds: of child processes, of process trees, and of the parts of one process.
 
-Wall clocks are not read anywhere: on a shared machine they measure the neighbours.
+Wall clocks are not read: on a shared machine they measure the neighbours. (`bench.gates_subject`
+reads one, because its goal is the time that somebody waits.)
 """
 
 from __future__ import annotations
