@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from assets.flights import departures, source, weather
+from flywheel import gates
 from flywheel.settings import ROOT, Settings
 from jobs.commands import app
 from resources.lakehouse import Lakehouse
@@ -91,3 +92,14 @@ def test_stopping_what_does_not_run_is_no_error(
     result = CliRunner().invoke(app, ["down"])
     assert result.exit_code == 0
     assert result.output.count("was not running") == 3
+
+
+def test_the_page_about_gates_names_every_gate_and_its_example_runs() -> None:
+    page = (ROOT / "docs" / "gates.md").read_text()
+    every = {name for name in gates.__all__ if hasattr(getattr(gates, name), "judge")} - {"Gate"}
+    assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == every
+    example = re.search(r"```python\n(from flywheel.gates.*?)```", page, flags=re.DOTALL)
+    assert example
+    declared: dict[str, tuple[gates.Gate, ...]] = {}
+    exec(example[1], declared)
+    assert {type(gate).__name__ for gate in declared["gates"]} == every
