@@ -99,6 +99,6 @@ FLIGHT_DELAY = ModelSpec(
             "origin_backlog__waiting_3h",
         ),
     ),
-    training_days=59,
+    training_days=365,
     holdout_days=7,
 )

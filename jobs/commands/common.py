@@ -36,14 +36,12 @@ def life_of(model: str) -> Lifecycle:
 @contextmanager
 def readable_errors() -> Iterator[None]:
     """Turn what a person can mend into a sentence and exit code 1."""
-    from flywheel_serving.client import ServingClientError
-
     try:
         yield
-    except ServingClientError as error:
-        refuse(error)
     except (LookupError, ValueError, RuntimeError) as error:
-        known = type(error).__module__.split(".")[0] in ("flywheel", "assets", "resources")
+        known = type(error).__module__.split(".")[0] in (
+            "assets", "flywheel", "flywheel_serving", "resources",
+        )  # fmt: skip
         if not known and not isinstance(error, LookupError):
             raise
         refuse(error)
