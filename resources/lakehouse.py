@@ -53,11 +53,19 @@ TABLE_PROPERTIES = {
 
 @dataclass(frozen=True)
 class Window:
-    """Rows of `column` in [start, end): dates for a date column, aware instants for a timestamp."""
+    """Rows of `column` in [start, end): dates for a date column, aware instants for a timestamp.
+
+    Texts for a text column; see `having`.
+    """
 
     column: str
-    start: date | datetime
-    end: date | datetime
+    start: date | datetime | str
+    end: date | datetime | str
+
+    @classmethod
+    def having(cls, column: str, text: str) -> "Window":
+        """The rows with exactly this text: none lies between it and it with a NUL behind."""
+        return cls(column, text, f"{text}\0")
 
 
 @dataclass(frozen=True)
@@ -439,9 +447,13 @@ def expression(window: Window | None) -> "BooleanExpression":
     if window is None:
         return AlwaysTrue()
     return And(
-        GreaterThanOrEqual(window.column, window.start.isoformat()),
-        LessThan(window.column, window.end.isoformat()),
+        GreaterThanOrEqual(window.column, _bound(window.start)),
+        LessThan(window.column, _bound(window.end)),
     )
+
+
+def _bound(value: date | datetime | str) -> str:
+    return value if isinstance(value, str) else value.isoformat()
 
 
 def _sorted(rows: "pa.Table", key: str) -> "pa.Table":
