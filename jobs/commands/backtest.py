@@ -204,5 +204,5 @@ def _date(moment: datetime | None) -> date | None:
 
 
 def _stop(message: str, code: int) -> None:
-    console.print(message.strip("'\""), style="red", soft_wrap=True)
+    console.print(message, style="red", soft_wrap=True, markup=False)
     raise typer.Exit(code)
