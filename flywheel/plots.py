@@ -126,7 +126,7 @@ def walk_forward(measures: Sequence[Measure], *, title: str) -> bytes:
         CALIBRATION_GAP: "mean probability minus rate",
     }
     policies = list(dict.fromkeys(one.policy for one in measures))
-    figure = _canvas(11.0, 3.6, dpi=100)
+    figure = _canvas(9.6, 3.4, dpi=120)
     figure.suptitle(title)
     for place, (metric, heading) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), place)
@@ -149,6 +149,7 @@ def walk_forward(measures: Sequence[Measure], *, title: str) -> bytes:
         several = len({month.year for month in months}) > 1
         names = [f"{month:%b %y}" if several else f"{month:%b}" for month in months]
         axes.set_xticks(range(len(months)), names, fontsize="small")
+        axes.tick_params(axis="y", labelsize="small")
         axes.legend(frameon=False, fontsize="small")
     return _png(figure)
 
