@@ -249,5 +249,8 @@ def _measure_one(
 def _with_interval(estimate: Estimate) -> tuple[float | None, float | None, float | None]:
     """Value, low and high; None where there is no number."""
     low, high = estimate.interval() if len(estimate.draws) else (None, None)
-    value, low, high = (None if x is None or x != x else x for x in (estimate.value, low, high))
+    # Adding zero makes the negative zero of a loss that did not change a plain one.
+    value, low, high = (
+        None if x is None or x != x else x + 0.0 for x in (estimate.value, low, high)
+    )
     return value, low, high
