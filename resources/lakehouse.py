@@ -53,11 +53,19 @@ TABLE_PROPERTIES = {
 
 @dataclass(frozen=True)
 class Window:
-    """Rows of `column` in [start, end): dates for a date column, aware instants for a timestamp."""
+    """Rows of `column` in [start, end): dates for a date column, aware instants for a timestamp.
+
+    Texts for a text column; see `having`.
+    """
 
     column: str
-    start: date | datetime
-    end: date | datetime
+    start: date | datetime | str
+    end: date | datetime | str
+
+    @classmethod
+    def having(cls, column: str, text: str) -> "Window":
+        """The rows with exactly this text: none lies between it and it with a NUL behind."""
+        return cls(column, text, f"{text}\0")
 
 
 @dataclass(frozen=True)
@@ -151,16 +159,6 @@ class Lakehouse(dg.ConfigurableResource):
         """
         table = self.table(name)
         return _sorted(_scan(table, window, at).to_arrow(), table.properties.get(KEY, ""))
-
-    def matching(self, name: str, equal: Mapping[str, str]) -> "pa.Table":
-        """Rows with these values, sorted by the table's key.
-
-        Raises:
-            LookupError: There is no such table.
-        """
-        table = self.table(name)
-        rows = table.scan(row_filter=_equal(equal)).to_arrow()
-        return _sorted(rows, table.properties.get(KEY, ""))
 
     def newest(self, name: str, column: str) -> datetime | None:
         """The greatest value of a timestamp column, None while the table has no rows."""
@@ -264,7 +262,7 @@ class Lakehouse(dg.ConfigurableResource):
                 self._ensure(name, rows.schema).append(rows)
 
     def transact(
-        self, name: str, schema: "pa.Schema", decide: Decide, among: Mapping[str, str]
+        self, name: str, schema: "pa.Schema", decide: Decide, window: Window | None = None
     ) -> "pa.Table":
         """Add to a history what follows from it; no other writer comes between reading and adding.
 
@@ -273,7 +271,7 @@ class Lakehouse(dg.ConfigurableResource):
             schema: Of its rows.
             decide: Is given the rows there are and returns those to add, maybe none. It is asked
                 again whenever another writer was first; what it raises ends the matter.
-            among: Values of columns: only rows with them are given to `decide`.
+            window: Only the rows in it are given to `decide`; None for all.
 
         Returns:
             The rows added.
@@ -284,7 +282,7 @@ class Lakehouse(dg.ConfigurableResource):
                     name, schema.with_metadata({**(schema.metadata or {}), **NEVER_REBASED})
                 )
                 # The commit holds only if the snapshot read here is still the current one.
-                fresh = decide(table.scan(row_filter=_equal(among)).to_arrow())
+                fresh = decide(_scan(table, window, None).to_arrow())
                 if fresh.num_rows:
                     table.append(fresh)
         if len(table.snapshots()) > MOST_SNAPSHOTS:
@@ -483,18 +481,13 @@ def expression(window: Window | None) -> "BooleanExpression":
     if window is None:
         return AlwaysTrue()
     return And(
-        GreaterThanOrEqual(window.column, window.start.isoformat()),
-        LessThan(window.column, window.end.isoformat()),
+        GreaterThanOrEqual(window.column, _bound(window.start)),
+        LessThan(window.column, _bound(window.end)),
     )
 
 
-def _equal(values: Mapping[str, str]) -> "BooleanExpression":
-    from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo
-
-    found: BooleanExpression = AlwaysTrue()
-    for column, value in values.items():
-        found = And(found, EqualTo(column, value))
-    return found
+def _bound(value: date | datetime | str) -> str:
+    return value if isinstance(value, str) else value.isoformat()
 
 
 def _sorted(rows: "pa.Table", key: str) -> "pa.Table":

@@ -30,7 +30,7 @@ from flywheel.history import (
     champion_of,
     follow,
 )
-from resources.lakehouse import Lakehouse
+from resources.lakehouse import Lakehouse, Window
 from resources.registry import CHALLENGER, CHAMPION, Registry, Version
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Ledger:
 
     def models(self, model: str) -> list[dict[str, Any]]:
         """Rows of `lifecycle.models` of a model, the oldest version first."""
-        return sorted(self._rows(MODELS, model=model), key=lambda row: int(row["version"]))
+        return sorted(self._rows(MODELS, "model", model), key=lambda row: int(row["version"]))
 
     def enter(
         self,
@@ -127,7 +127,7 @@ class Ledger:
     def evaluations(self, model: str) -> list[tuple[Evaluation, list[StoredVerdict]]]:
         """Every evaluation of a model with its verdicts, by morning and then by time."""
         groups: dict[str, tuple[Evaluation, list[StoredVerdict]]] = {}
-        for row in self._rows(VERDICTS, model=model):
+        for row in self._rows(VERDICTS, "model", model):
             evaluation = Evaluation.from_row(row)
             group = groups.setdefault(evaluation.evaluation_id, (evaluation, []))
             group[1].append(StoredVerdict.from_row(row))
@@ -135,11 +135,11 @@ class Ledger:
 
     def figures(self, evaluation_id: str) -> list[dict[str, Any]]:
         """Rows of `lifecycle.evaluations` of one evaluation."""
-        return self._rows(EVALUATIONS, evaluation_id=evaluation_id)
+        return self._rows(EVALUATIONS, "evaluation_id", evaluation_id)
 
     def events(self, model: str) -> list[Event]:
         """Decisions and changes of traffic of a model, the oldest first."""
-        rows = self._rows(DEPLOYMENTS, model=model)
+        rows = self._rows(DEPLOYMENTS, "model", model)
         return sorted((Event(**row) for row in rows), key=lambda event: (event.at, event.sequence))
 
     def champion(self, model: str) -> Version | None:
@@ -178,7 +178,9 @@ class Ledger:
             rows[:] = [event] if event else []
             return _table(DEPLOYMENTS, [one.as_row() for one in rows])
 
-        self.lakehouse.transact(_name(DEPLOYMENTS), DEPLOYMENTS.schema, following, {"model": model})
+        self.lakehouse.transact(
+            _name(DEPLOYMENTS), DEPLOYMENTS.schema, following, Window.having("model", model)
+        )
         self.champion(model)
         challenger = self.registry.alias(model, CHALLENGER)
         if challenger and challenger.number == version.number and decision.action != "kept_out":
@@ -192,11 +194,11 @@ class Ledger:
         rows = [event.as_row() for event in events]
         return self._add_once(DEPLOYMENTS, rows, "event_id", events[0].model)
 
-    def _rows(self, dataset: Dataset, **equal: str) -> list[dict[str, Any]]:
+    def _rows(self, dataset: Dataset, column: str, text: str) -> list[dict[str, Any]]:
         name = _name(dataset)
         if not self.lakehouse.exists(name):
             return []
-        return self.lakehouse.matching(name, equal).to_pylist()
+        return self.lakehouse.read(name, Window.having(column, text)).to_pylist()
 
     def _add_once(
         self, dataset: Dataset, rows: Sequence[Mapping[str, Any]], key: str, model: str
@@ -207,7 +209,9 @@ class Ledger:
             known = set(held.column(key).to_pylist())
             return _table(dataset, [row for row in rows if row[key] not in known])
 
-        added = self.lakehouse.transact(_name(dataset), dataset.schema, missing, {"model": model})
+        added = self.lakehouse.transact(
+            _name(dataset), dataset.schema, missing, Window.having("model", model)
+        )
         return added.num_rows
 
 

@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from jobs.commands import data, parity, push, registry, reproduce, servers
+from jobs.commands import backtest, data, parity, push, registry, reproduce, servers
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,3 +32,4 @@ parity.add_to(app)
 push.add_to(app)
 registry.add_to(app)
 reproduce.add_to(app)
+backtest.add_to(app)
