@@ -131,6 +131,9 @@ class ModelSpec:
         gates: What a candidate must pass.
         drift: When served data counts as drifted.
         retrain_every_days: Longest time without training; None for no schedule.
+        intended_use: What it is for and who decides by it, in sentences; for the model card.
+        limits: What it must not be used for and its known weaknesses, a sentence each; for the
+            model card.
     """
 
     name: str
@@ -152,10 +155,14 @@ class ModelSpec:
     costs: Costs = field(default_factory=Costs)
     seed: int = 20130101
     retrain_every_days: int | None = 28
+    intended_use: str = ""
+    limits: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
             raise SpecError(f"{self.name!r}: a model's name is lower_snake_case")
+        if isinstance(self.limits, str):
+            raise SpecError(f"{self.name}: limits is a tuple of sentences, not one text")
         if not 0 < self.holdout_days < self.training_days:
             raise SpecError(f"{self.name}: holdout_days must lie between 0 and training_days")
         columns = {c.name for c in self.spine.dataset.columns}
