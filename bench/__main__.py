@@ -21,6 +21,7 @@ from bench import (
     quality,
     training,
     validation,
+    walkforward,
     wheel,
     windows,
 )
@@ -41,11 +42,12 @@ BENCHMARKS = {
         Benchmark("online", "what reading features online costs", 3, online.measure),
         Benchmark("training", "what the trainers cost", 3, training.measure),
         Benchmark("quality", "how good the models are", 1, quality.measure),
+        Benchmark("walkforward", "what a walk-forward backtest costs", 1, walkforward.measure),
     )
 }
 
 EXAMPLES = """examples:
-  python -m bench                        all of them, about half an hour
+  python -m bench                        all of them, about an hour
   python -m bench load gateway           only these
   python -m bench wheel --repeat 1       quick and less certain
   python -m bench --markdown table.md    the table as a file, too

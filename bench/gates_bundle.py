@@ -14,8 +14,6 @@ from bench.gateway_bundle import BUNDLE, write_bundle
 from bench.measure import report
 
 FIRST_DAY, AS_OF = date(2013, 1, 1), date(2013, 2, 9)
-HOLDOUT_DAYS = 7
-
 CHAMPION, HELD_OUT, DEPARTURES = "champion.onnx", "held-out.parquet", "departures.parquet"
 
 
@@ -30,7 +28,7 @@ def main(folder: Path) -> None:
     from flywheel.trainers.linear import LogisticRegression
 
     world = plain.read_world(FIRST_DAY, AS_OF)
-    rows = world.rows(world.labelled(FIRST_DAY, AS_OF, AS_OF), AS_OF, HOLDOUT_DAYS)
+    rows = world.rows(world.labelled(FIRST_DAY, AS_OF, AS_OF), AS_OF)
     train, held_out = (plain.split_rows(rows, split) for split in ("train", "holdout"))
     manifest = plain.manifest_of(train)
     data = inputs.encode(manifest, train)

@@ -32,7 +32,7 @@ def main(folder: Path) -> None:
 
     spec = plain.SPEC
     world = plain.read_world(FIRST_DAY, DAY + timedelta(days=1))
-    rows = world.rows(world.labelled(FIRST_DAY, DAY, DAY), DAY, holdout_days=0)
+    rows = world.rows(world.labelled(FIRST_DAY, DAY, DAY), DAY)
     manifest = plain.manifest_of(rows)
     data = inputs.encode(manifest, rows)
     write_bundle(folder / BUNDLE, manifest, plain.fit(data, rows), data)

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flywheel.backtest import AUC, CALIBRATION_GAP, LOG_LOSS
 from flywheel.evaluation import calibration, precision_recall_curve, roc_curve
 from flywheel.thresholds import Costs, best_threshold, threshold_table
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
+
+    from flywheel.backtest import Measure
 
 # Okabe and Ito's palette, readable with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -110,20 +115,72 @@ def bars_against_limit(
     return _markdown(figure, title)
 
 
-def _figure(width: float, height: float = 3.6) -> tuple[Figure, Axes]:
+def walk_forward(measures: Sequence[Measure], *, title: str) -> bytes:
+    """AUC, log-loss and calibration gap by month, a line per policy; a PNG.
+
+    The legend has each policy's figure over the whole period.
+    """
+    panels = {
+        AUC: "AUC",
+        LOG_LOSS: "log-loss (nats)",
+        CALIBRATION_GAP: "mean probability minus rate",
+    }
+    policies = list(dict.fromkeys(one.policy for one in measures))
+    figure = _canvas(9.6, 3.4, dpi=120)
+    figure.suptitle(title)
+    for place, (metric, heading) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), place)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(heading, fontsize="medium")
+        if metric == CALIBRATION_GAP:
+            axes.axhline(0.0, linestyle=":", color="grey", linewidth=1)
+        months: list[date] = []
+        for number, policy in enumerate(policies):
+            own = [one for one in measures if (one.policy, one.metric) == (policy, metric)]
+            whole = next(one.value for one in own if one.month is None)
+            line = {one.month: one.value for one in own if one.month is not None}
+            months = list(line)
+            axes.plot(
+                range(len(line)),
+                [np.nan if value is None else value for value in line.values()],
+                "o-", color=COLOURS[number % len(COLOURS)], markersize=4,
+                label=policy if whole is None else f"{policy}  {whole:.3f}",
+            )  # fmt: skip
+        several = len({month.year for month in months}) > 1
+        names = [f"{month:%b %y}" if several else f"{month:%b}" for month in months]
+        axes.set_xticks(range(len(months)), names, fontsize="small")
+        axes.tick_params(axis="y", labelsize="small")
+        axes.legend(frameon=False, fontsize="small")
+    return _png(figure)
+
+
+def embedded(png: bytes, alternative: str) -> str:
+    """A PNG within Markdown."""
+    return f"![{alternative}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def _canvas(width: float, height: float, dpi: int) -> Figure:
     # The object interface: pyplot would keep global state and pick a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=80, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _figure(width: float, height: float = 3.6) -> tuple[Figure, Axes]:
+    figure = _canvas(width, height, dpi=80)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _markdown(figure: Figure, alternative: str) -> str:
+def _png(figure: Figure) -> bytes:
     with io.BytesIO() as buffer:
         figure.savefig(buffer, format="png")
-        encoded = base64.b64encode(buffer.getvalue()).decode()
-    return f"![{alternative}](data:image/png;base64,{encoded})"
+        return buffer.getvalue()
+
+
+def _markdown(figure: Figure, alternative: str) -> str:
+    return embedded(_png(figure), alternative)

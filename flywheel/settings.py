@@ -56,6 +56,12 @@ class Settings(BaseSettings):
         default={"viewer": [], "engineer": ["sensitive"], "steward": ["sensitive", "pii"]},
         description="Classifications of columns that each role may see, as JSON.",
     )
+    cpu_hour_price: float = Field(
+        default=0.05,
+        ge=0,
+        allow_inf_nan=False,
+        description="Price of an hour of one core, for the estimated cost of a training.",
+    )
     triton_venv: Path = Field(
         default=ROOT / ".venv-triton", description="Environment with Triton's wheel."
     )

@@ -240,10 +240,7 @@ class Turn:
                 run_config=QUIET,
             )
         if not result.success:
-            failures = [e for e in result.all_events if e.is_step_failure]
-            data = failures[0].step_failure_data if failures else None
-            cause = data.error_display_string if data else "see the run in the Dagster UI"
-            raise DemoError(f"{what} failed in run {result.run_id}:\n{cause}")
+            raise DemoError(f"{what} failed in run {result.run_id}:\n{cause_of(result)}")
 
     def _is_done(self, what: str) -> bool:
         """Whether a run of this step has succeeded: a killed one is run again."""
@@ -283,6 +280,13 @@ def range_tags(days: tuple[date, date]) -> dict[str, str]:
         "dagster/asset_partition_range_start": days[0].isoformat(),
         "dagster/asset_partition_range_end": (days[1] - timedelta(days=1)).isoformat(),
     }
+
+
+def cause_of(result: Any) -> str:
+    """Why a run in this process failed."""
+    failures = [e for e in result.all_events if e.is_step_failure]
+    data = failures[0].step_failure_data if failures else None
+    return data.error_display_string if data else "see the run in the Dagster UI"
 
 
 def done(what: str) -> None:

@@ -53,11 +53,19 @@ TABLE_PROPERTIES = {
 
 @dataclass(frozen=True)
 class Window:
-    """Rows of `column` in [start, end): dates for a date column, aware instants for a timestamp."""
+    """Rows of `column` in [start, end): dates for a date column, aware instants for a timestamp.
+
+    Texts for a text column; see `having`.
+    """
 
     column: str
-    start: date | datetime
-    end: date | datetime
+    start: date | datetime | str
+    end: date | datetime | str
+
+    @classmethod
+    def having(cls, column: str, text: str) -> "Window":
+        """The rows with exactly this text: none lies between it and it with a NUL behind."""
+        return cls(column, text, f"{text}\0")
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,12 @@ At = int | str | datetime
 
 # Looks at what a branch would publish, and raises if it must not be.
 Audit = Callable[["DataScan"], None]
+
+# From the rows that a history has to those that follow.
+Decide = Callable[["pa.Table"], "pa.Table"]
+
+# Of a history: a commit that lost a race is given up, so that what follows is decided anew.
+NEVER_REBASED = {"commit.retry.num-retries": "0"}
 
 
 class Lakehouse(dg.ConfigurableResource):
@@ -246,6 +260,34 @@ class Lakehouse(dg.ConfigurableResource):
         for attempt in attempts():
             with attempt:
                 self._ensure(name, rows.schema).append(rows)
+
+    def transact(
+        self, name: str, schema: "pa.Schema", decide: Decide, window: Window | None = None
+    ) -> "pa.Table":
+        """Add to a history what follows from it; no other writer comes between reading and adding.
+
+        Args:
+            name: `namespace.table`; created on first use.
+            schema: Of its rows.
+            decide: Is given the rows there are and returns those to add, maybe none. It is asked
+                again whenever another writer was first; what it raises ends the matter.
+            window: Only the rows in it are given to `decide`; None for all.
+
+        Returns:
+            The rows added.
+        """
+        for attempt in attempts():
+            with attempt:
+                table = self._ensure(
+                    name, schema.with_metadata({**(schema.metadata or {}), **NEVER_REBASED})
+                )
+                # The commit holds only if the snapshot read here is still the current one.
+                fresh = decide(_scan(table, window, None).to_arrow())
+                if fresh.num_rows:
+                    table.append(fresh)
+        if len(table.snapshots()) > MOST_SNAPSHOTS:
+            self.expire(name, MOST_SNAPSHOTS // 2)
+        return fresh
 
     def expire(self, name: str, keep: int) -> int:
         """Drop all but the newest snapshots; what a tag or branch holds stays.
@@ -439,9 +481,13 @@ def expression(window: Window | None) -> "BooleanExpression":
     if window is None:
         return AlwaysTrue()
     return And(
-        GreaterThanOrEqual(window.column, window.start.isoformat()),
-        LessThan(window.column, window.end.isoformat()),
+        GreaterThanOrEqual(window.column, _bound(window.start)),
+        LessThan(window.column, _bound(window.end)),
     )
+
+
+def _bound(value: date | datetime | str) -> str:
+    return value if isinstance(value, str) else value.isoformat()
 
 
 def _sorted(rows: "pa.Table", key: str) -> "pa.Table":

@@ -12,7 +12,14 @@ from assets.flights.origin_weather import ORIGIN_WEATHER
 from assets.flights.request import request_features
 from assets.flights.route_delays import ROUTE_DELAYS
 from assets.flights.year import YEAR
-from flywheel.gates import AtLeast, BeatsChampion, Parity
+from flywheel.gates import (
+    AtLeast,
+    BeatsChampion,
+    Calibrated,
+    NoLeakage,
+    NoSliceRegression,
+    Parity,
+)
 from flywheel.model import DriftPolicy, Input, ModelSpec, RequestField, Spine, view_inputs
 from flywheel.trainers.baselines import GradientBoosting, LogisticRegression
 from flywheel.trainers.tabular import TabularNetwork
@@ -72,7 +79,15 @@ FLIGHT_DELAY = ModelSpec(
     request_features=request_features,
     trainer=TabularNetwork(),
     baselines={"logistic regression": LogisticRegression(), "boosted trees": GradientBoosting()},
-    gates=(AtLeast("auc", 0.7), BeatsChampion("log_loss"), Parity()),
+    gates=(
+        AtLeast("auc", 0.7),
+        NoLeakage(),
+        BeatsChampion("log_loss"),
+        NoSliceRegression(("origin", "carrier")),
+        Calibrated(0.08),
+        Parity(),
+    ),
+    slices={"hour": (9, 13, 17, 21)},
     # Weather follows the season whatever happens to delays: it is measured, but it may not trigger.
     drift=DriftPolicy(
         signals=(
@@ -84,6 +99,29 @@ FLIGHT_DELAY = ModelSpec(
             "origin_backlog__waiting_3h",
         ),
     ),
-    training_days=59,
+    training_days=365,
     holdout_days=7,
+    intended_use="Tells passengers and ground staff, at a flight's scheduled departure from EWR, "
+    "JFK or LGA, how likely it is to arrive more than 15 minutes late. A display or a person acts "
+    "on it, and a wrong answer costs waiting or a needless call. It is the reference model of "
+    "Flywheel, on public records.",
+    limits=(
+        "Not for safety, pricing, insurance, compensation, or judging airlines, crews or aircraft: "
+        "it knows what goes along with delay, not what causes it.",
+        "It knows the three airports of New York in 2013 and nothing else; other airports, and "
+        "later years, need their own data.",
+        "It is meant for the minute of the scheduled departure. About half of all flights have "
+        "left by then, a few minutes early, and their own departure counts among the latest of "
+        "their carrier, origin, destination and route. Asked hours before, it answers worse than "
+        "its scores here say.",
+        "Cancelled and diverted flights have no label: the probability is that of a flight that "
+        "lands where it was to.",
+        "Of weather it sees the last reading at the airport of departure: nothing on the way, "
+        "nothing at the destination, no forecast.",
+        "Only departures from New York are recorded, so an aircraft's way back is guessed from its "
+        "last flight out.",
+        "It learns from the last weeks only: a new season, a strike or a new timetable makes it "
+        "worse until the next training.",
+        "Carriers and destinations with few flights are known poorly.",
+    ),
 )

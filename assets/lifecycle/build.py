@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import dagster as dg
 
 from assets.discovery import Domain
-from assets.lifecycle import monitoring, release, training
+from assets.lifecycle import evaluation, monitoring, release, training
+from assets.lifecycle.backtest import backtest
 from assets.lifecycle.maintenance import maintenance
 from assets.lifecycle.names import Lifecycle
 from assets.lifecycle.online import online_features
@@ -15,7 +16,7 @@ from assets.lifecycle.online import online_features
 STEPS = (
     training.training_set,
     training.model,
-    release.evaluation,
+    evaluation.evaluation,
     release.champion,
     release.deployment,
     monitoring.predictions,
@@ -25,11 +26,16 @@ STEPS = (
 
 
 def lifecycle_assets(domains: Iterable[Domain]) -> list[dg.AssetsDefinition]:
-    """Online features and upkeep of each domain, and the life of each of its models."""
+    """Online features and upkeep of each domain, the life of each model, a backtest of them all."""
     built = []
+    lives = []
     for domain in domains:
         if domain.models:
             built += [online_features(domain), maintenance(domain)]
         for spec in domain.models:
-            built += [step(Lifecycle(domain.name, spec)) for step in STEPS]
+            life = Lifecycle(domain.name, spec)
+            built += [step(life) for step in STEPS]
+            lives.append(life)
+    if lives:
+        built.append(backtest(lives))
     return built

@@ -102,6 +102,7 @@ CONTRADICTIONS = {
     "empty name": ({"name": ""}, "lower_snake_case"),
     "holdout of the whole window": ({"training_days": 7}, "holdout_days must lie between 0 and"),
     "no holdout": ({"holdout_days": 0}, "holdout_days must lie between 0 and training_days"),
+    "limits as one text": ({"limits": "Not for pricing."}, "limits is a tuple of sentences"),
     "input twice": (with_input("hour", "request:customer"), r"\['hour'\] are declared twice"),
     "unknown kind of source": (with_input("x", "oracle:x"), "'x' has source 'oracle:x'"),
     "unknown request field": (with_input("x", "request:weight"), "request:weight.*one of"),

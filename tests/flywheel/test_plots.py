@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import base64
 import re
+from datetime import date
 
 import numpy as np
 import pytest
 
+from flywheel.backtest import AUC, CALIBRATION_GAP, LOG_LOSS, Measure
 from flywheel.evaluation import average_precision
-from flywheel.plots import precision_recall, threshold_costs
+from flywheel.plots import embedded, precision_recall, threshold_costs, walk_forward
 from flywheel.thresholds import Costs
 
 RANDOM = np.random.default_rng(2)
 TRUTH = RANDOM.random(500)
 LABEL = RANDOM.random(500) < TRUTH
 PREDICTIONS = {"candidate": TRUTH, "champion": np.clip(TRUTH + RANDOM.normal(0, 0.2, 500), 0, 1)}
+# The second month has one class only, so no AUC.
+BACKTEST = [
+    Measure(policy, month, metric, value, None, None, 500)
+    for policy in ("frozen", "monthly")
+    for month, auc in ((date(2013, 12, 1), 0.8), (date(2014, 1, 1), None), (None, 0.79))
+    for metric, value in ((AUC, auc), (LOG_LOSS, 0.4), (CALIBRATION_GAP, -0.01))
+]
 
 
 @pytest.mark.parametrize(
@@ -29,6 +38,7 @@ PREDICTIONS = {"candidate": TRUTH, "champion": np.clip(TRUTH + RANDOM.normal(0, 
         ),
         (threshold_costs(LABEL, PREDICTIONS, Costs(1.0, 4.0)), "cost by threshold"),
         (threshold_costs(LABEL, PREDICTIONS, Costs(1000.0, 1.0)), "cost by threshold"),
+        (embedded(walk_forward(BACKTEST, title="a year"), "a backtest"), "a backtest"),
     ],
 )
 def test_a_picture_is_an_embedded_png(markdown: str, alternative: str) -> None:
