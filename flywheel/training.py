@@ -175,6 +175,11 @@ class Trainer(Protocol):
         """Changes whenever the recipe changes what it produces."""
         ...
 
+    @property
+    def kind(self) -> str:
+        """The library that fits it, as the catalog shows it: `torch`, `lightgbm`, ..."""
+        ...
+
     def fit(
         self,
         train: TrainingData,

@@ -112,7 +112,7 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
             "serving needs, sealed with hashes.",
             "mlflow",
             "onnx",
-            "torch",
+            spec.trainer.kind,
         ),
     )
     def compute(

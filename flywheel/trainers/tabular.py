@@ -59,6 +59,11 @@ class TabularNetwork:
         """Recipe version."""
         return "tabular-1"
 
+    @property
+    def kind(self) -> str:
+        """What fits it."""
+        return "torch"
+
     def fit(
         self,
         train: TrainingData,
