@@ -129,6 +129,7 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
             version = registry.find(spec.name, identity)
             progress = checkpoints.of(identity)
             if version is None:
+                checkpoints.prune(identity)
                 trained, version = _train_and_register(
                     life, context.partition_key, training_set, identity, registry, run, snapshots,
                     progress,
