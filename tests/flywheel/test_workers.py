@@ -79,34 +79,42 @@ class Doomed(Checkpoints):
 
 
 @pytest.fixture(scope="module")
-def alone() -> TrainedModel:
-    return ALONE.fit(TRAIN, VALIDATION, 7)
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainedModel, Checkpoint]:
+    """What one worker makes of the cases, and its last checkpoint."""
+    checkpoints = Checkpoints(tmp_path_factory.mktemp("alone"))
+    trained = ALONE.fit(TRAIN, VALIDATION, 7, checkpoints)
+    return trained, whole(checkpoints)
+
+
+def whole(checkpoints: Checkpoints) -> Checkpoint:
+    found = checkpoints.latest()
+    assert found is not None
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", [False, True], ids=["copies", "parts"])
 def test_two_end_where_one_does_and_go_on_after_a_kill(
-    shard: bool, tmp_path: Path, alone: TrainedModel
+    shard: bool, tmp_path: Path, alone: tuple[TrainedModel, Checkpoint]
 ) -> None:
+    trained, checkpoint = alone
     recipe = replace(PAIR, shard=shard)
     pair = recipe.fit(TRAIN, VALIDATION, 7)
     np.testing.assert_allclose(
-        pair.curves["validation_loss"], alone.curves["validation_loss"], atol=1e-4
+        pair.curves["validation_loss"], trained.curves["validation_loss"], atol=1e-4
     )
     np.testing.assert_allclose(
-        predict(pair.onnx, VALIDATION), predict(alone.onnx, VALIDATION), atol=1e-3
+        predict(pair.onnx, VALIDATION), predict(trained.onnx, VALIDATION), atol=1e-3
     )
     # What dropout drops on each rank is part of the state, so it is on where there is a kill.
     dropping = replace(recipe, dropout=0.4)
-    undisturbed = dropping.fit(TRAIN, VALIDATION, 7, Checkpoints(tmp_path / "undisturbed"))
-    killed = tmp_path / "killed"
+    undisturbed = dropping.fit(TRAIN, VALIDATION, 7)
     with pytest.raises(TrainingError, match=r"rank \d of the training died(.|\n)*last checkpoint"):
-        dropping.fit(TRAIN, VALIDATION, 7, Doomed(killed))
-    found = Checkpoints(killed).latest()
-    assert found is not None
+        dropping.fit(TRAIN, VALIDATION, 7, Doomed(tmp_path))
+    found = whole(Checkpoints(tmp_path))
     assert found.step == 3
-    assert shapes(found) == shapes(checkpoint_of_one(tmp_path))
-    resumed = dropping.fit(TRAIN, VALIDATION, 7, Checkpoints(killed))
+    assert shapes(found) == shapes(checkpoint)
+    resumed = dropping.fit(TRAIN, VALIDATION, 7, Checkpoints(tmp_path))
     assert resumed == undisturbed
 
 
@@ -115,16 +123,8 @@ def shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     return {k: v.shape[1:] if k == "random" else v.shape for k, v in checkpoint.arrays.items()}
 
 
-def checkpoint_of_one(folder: Path) -> Checkpoint:
-    replace(ALONE, epochs=1).fit(TRAIN, VALIDATION, 7, Checkpoints(folder / "one"))
-    found = Checkpoints(folder / "one").latest()
-    assert found is not None
-    return found
-
-
-@pytest.mark.parametrize("shard", [False, True], ids=["copies", "parts"])
-def test_what_a_worker_finds_wrong_is_what_is_told(shard: bool) -> None:
-    diverging = replace(PAIR, learning_rate=1e38, weight_decay=1e3, shard=shard)
+def test_what_a_worker_finds_wrong_is_what_is_told() -> None:
+    diverging = replace(PAIR, learning_rate=1e38, weight_decay=1e3)
     with pytest.raises(TrainingError, match=r"the loss became .* in epoch \d: lower the learning"):
         diverging.fit(TRAIN, VALIDATION, 7)
 
