@@ -10,6 +10,7 @@ import assets
 from assets.catalog import quarantine_specs
 from assets.discovery import domains
 from assets.lifecycle.build import lifecycle_assets
+from assets.lifecycle.histories import history_specs
 from flywheel.settings import Settings
 from jobs.build import jobs_and_schedules
 from resources.build import default_resources
@@ -30,6 +31,7 @@ def build_definitions(**resource_overrides: Any) -> dg.Definitions:
             *tables,
             *quarantine_specs(tables),
             *lifecycle_assets(domains()),
+            *history_specs(domains()),
         ],
         jobs=jobs,
         schedules=schedules,

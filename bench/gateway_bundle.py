@@ -31,7 +31,7 @@ def main(folder: Path) -> None:
 
     spec = plain.SPEC
     world = plain.read_world(FIRST_DAY, DAY + timedelta(days=1))
-    rows = world.rows(world.labelled(FIRST_DAY, DAY, DAY), DAY, holdout_days=0)
+    rows = world.rows(world.labelled(FIRST_DAY, DAY, DAY), DAY)
     write_bundle(folder / BUNDLE, rows)
     noon: datetime = spec.calendar.midnight(DAY) + NOON
     for name, table in world.views.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any, cast
 
 import numpy as np
@@ -66,10 +66,9 @@ class World:
                 joined = joined.append_column(f"{view.name}__{name}", taken.column(name))
         return joined
 
-    def rows(self, cases: pa.Table, as_of: date, holdout_days: int) -> pa.Table:
+    def rows(self, cases: pa.Table, as_of: date) -> pa.Table:
         """Cases as rows of a training set made on a morning."""
         when = cases.column(SPEC.spine.event_timestamp)
-        held_out = SPEC.calendar.midnight(as_of - timedelta(days=holdout_days))
         columns = inputs.input_values(SPEC, "flights", cases, cast("Any", self))
         rows = pa.table(
             {
@@ -78,9 +77,7 @@ class World:
                 "event_timestamp": when,
                 "label": cases.column(SPEC.spine.label),
                 "label_known_at": cases.column(SPEC.spine.label_known_at),
-                "split": pc.if_else(
-                    pc.greater_equal(when, pa.scalar(held_out, when.type)), "holdout", "train"
-                ),
+                "split": inputs.splits(SPEC, as_of, when),
                 **columns,
             }
         )

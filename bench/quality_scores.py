@@ -21,8 +21,8 @@ def main() -> None:
     from bench import plain
 
     world = plain.read_world(JANUARY, APRIL, withhold_own_departure=WITHHELD in sys.argv[1:])
-    train = world.rows(world.labelled(JANUARY, MARCH, MARCH), MARCH, holdout_days=0)
-    cases = world.rows(world.labelled(MARCH, APRIL, ALL_KNOWN), APRIL, holdout_days=0)
+    train = world.rows(world.labelled(JANUARY, MARCH, MARCH), MARCH)
+    cases = world.rows(world.labelled(MARCH, APRIL, ALL_KNOWN), APRIL)
     scores = plain.contest(train, cases)
     report(
         {"rows": train.num_rows, "scores": {name: one.as_dict() for name, one in scores.items()}}

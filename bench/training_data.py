@@ -23,7 +23,7 @@ def main() -> None:
     from bench import plain
 
     world = plain.read_world(JANUARY, MARCH)
-    rows = world.rows(world.labelled(JANUARY, MARCH, MARCH), MARCH, holdout_days=0)
+    rows = world.rows(world.labelled(JANUARY, MARCH, MARCH), MARCH)
     data = plain.inputs.encode(plain.manifest_of(rows), rows)
     validation = plain.validated_by(rows)
     split = dict(zip(PARTS, (data.rows(~validation), data.rows(validation)), strict=True))

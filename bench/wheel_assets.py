@@ -71,7 +71,7 @@ def watch_parts(watch: Stopwatch, spec: Any) -> None:
     watch.watch(Lakehouse, "read", "Iceberg reads")
     watch.watch(FeatureStore, "historical", "Feast offline")
     watch.watch(FeatureStore, "materialize", "Feast online")
-    for method in ("versions", "find", "register", "champion", "bundle"):
+    for method in ("versions", "find", "register", "alias", "bundle"):
         watch.watch(registry.Registry, method, "MLflow")
     for method in ("log", "log_directory"):
         watch.watch(registry.Run, method, "MLflow")
@@ -82,12 +82,21 @@ def watch_parts(watch: Stopwatch, spec: Any) -> None:
 
 
 def scores_of(life: Any) -> dict[str, dict[str, float]]:
-    """What the evaluation's table says."""
-    from assets.lifecycle.release import SCORES
+    """What the evaluation found on the last days, by contestant."""
+    from assets.lifecycle.evaluation import RECENT, SCORES
+    from flywheel.evidence import ALL
     from resources.build import default_resources
+    from resources.ledger import Ledger
 
-    rows = default_resources(Settings())["lakehouse"].read(life.table("evaluation")).to_pylist()
-    return {row["contestant"]: {name: row[name] for name in ("rows", *SCORES)} for row in rows}
+    resources = default_resources(Settings())
+    ledger = Ledger(resources["lakehouse"], resources["registry"])
+    evaluated, _ = ledger.evaluations(life.spec.name)[-1]
+    found: dict[str, dict[str, float]] = {}
+    for row in ledger.figures(evaluated.evaluation_id):
+        if (row["window"], row["slice_column"]) == (RECENT, ALL) and row["metric"] in SCORES:
+            scores = found.setdefault(row["contestant"], {"rows": row["rows"]})
+            scores[row["metric"]] = row["value"]
+    return found
 
 
 if __name__ == "__main__":

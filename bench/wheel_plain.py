@@ -24,7 +24,7 @@ def main() -> None:
     world = plain.read_world(date(2013, 1, 1), AS_OF)
     start = AS_OF - timedelta(days=plain.SPEC.training_days)
     cases = world.labelled(start, AS_OF, AS_OF)
-    rows = world.rows(cases, AS_OF, plain.SPEC.holdout_days)
+    rows = world.rows(cases, AS_OF)
     train, held_out = (plain.split_rows(rows, split) for split in ("train", "holdout"))
     scores = plain.contest(train, held_out)
     report(

@@ -58,6 +58,11 @@ class Cases:
     draws: int = DRAWS
     seed: int = 0
 
+    def __len__(self) -> int:
+        import numpy as np
+
+        return len(np.asarray(self.label))
+
     @cached_property
     def comparison(self) -> Comparison:
         """Candidate and champion on all cases.

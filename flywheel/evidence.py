@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from flywheel.bootstrap import METRICS, Estimate, day_codes, day_sums, draw_days
 from flywheel.contest import Cases, Contest, Verdict
-from flywheel.evaluation import HARNESS_VERSION, average_precision, score
+from flywheel.evaluation import HARNESS_VERSION, average_precision, calibration, score
 from flywheel.gates import Gate
 from flywheel.slices import RATES, rate_intervals, slice_scores
+from flywheel.thresholds import Costs, threshold_table
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 ALL = "(all)"
+THRESHOLD, BIN = "(threshold)", "(calibration bin)"
 
 
 class StaleVerdictError(ValueError):
@@ -81,6 +83,37 @@ def figures(
             for figure in _by_slice(cases, name, probability, threshold)
         ),
     ]
+
+
+def decisions(cases: Cases, predictions: Mapping[str, ArrayLike], costs: Costs) -> list[Figure]:
+    """What deciding at each threshold comes to, by contestant; the slices are the thresholds.
+
+    Raises:
+        ValueError: The cases cannot be scored.
+    """
+    return [
+        Figure(name, THRESHOLD, f"{one.threshold:.2f}", metric, len(cases), _defined(value))
+        for name, probability in predictions.items()
+        for one in threshold_table(cases.label, probability, costs)
+        for metric, value in asdict(one).items()
+        if metric != "threshold"
+    ]
+
+
+def calibration_bins(cases: Cases, predictions: Mapping[str, ArrayLike]) -> list[Figure]:
+    """The reliability diagram in figures: predicted and observed by equally filled bin.
+
+    Raises:
+        ValueError: The cases cannot be scored.
+    """
+    found = []
+    for name, probability in predictions.items():
+        table = calibration(cases.label, probability)
+        bins = zip(table.predicted, table.observed, table.count, strict=True)
+        for place, (predicted, observed, count) in enumerate(bins, start=1):
+            for metric, value in (("predicted", predicted), ("observed", observed)):
+                found.append(Figure(name, BIN, f"{place:02d}", metric, int(count), float(value)))
+    return found
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flywheel.calendar import Calendar
-from flywheel.dataset import Dataset
+from flywheel.column import NUMBERS
+from flywheel.dataset import Column, Dataset
 from flywheel.features import FeatureView
-from flywheel.gates import Gate
+from flywheel.gates import Gate, slice_columns
+from flywheel.thresholds import Costs
 from flywheel.trainers.baselines import Baseline
 from flywheel.training import Trainer
 
@@ -120,6 +122,11 @@ class ModelSpec:
         training_days: Length of the rolling window that ends with the `as_of` day.
         holdout_days: The last days of that window, on which candidates are compared; no version
             is trained on them.
+        stable_every_days: Every so many days of all history one is never trained on, by no
+            version: on these days versions of any age can be compared.
+        slices: What scores are broken down by: inputs or columns of the spine, numbers with the
+            edges of their bands. Columns that a gate names need not be repeated.
+        costs: What a false alarm and a miss cost, for the table of thresholds.
         seed: Seed of everything random.
         gates: What a candidate must pass.
         drift: When served data counts as drifted.
@@ -140,6 +147,9 @@ class ModelSpec:
     request_features: RequestFeatures | None = None
     training_days: int = 59
     holdout_days: int = 7
+    stable_every_days: int = 20
+    slices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    costs: Costs = field(default_factory=Costs)
     seed: int = 20130101
     retrain_every_days: int | None = 28
 
@@ -166,6 +176,10 @@ class ModelSpec:
             self._check_source(one)
         if unknown := set(self.drift.signals) - set(inputs):
             raise SpecError(f"{self.name}: drift signals {sorted(unknown)} are not inputs")
+        if self.stable_every_days < 2:
+            raise SpecError(f"{self.name}: stable_every_days must be 2 or more")
+        for name, edges in self.slice_bands.items():
+            self._check_slice(name, edges)
 
     def _check_source(self, one: Input) -> None:
         kind, *rest = one.source.split(":")
@@ -182,6 +196,32 @@ class ModelSpec:
                 f"{self.name}: input {one.name!r} has source {one.source!r}, which is not one of "
                 f"request:{fields}, transform:NAME, view:VIEW:FEATURE, age:VIEW with {views}"
             )
+
+    def _check_slice(self, name: str, edges: tuple[float, ...]) -> None:
+        kinds = {c.name: _kind(c.dtype) for c in self.spine.dataset.columns}
+        kinds |= {i.name: i.kind for i in self.inputs}
+        if name not in kinds:
+            raise SpecError(
+                f"{self.name}: {name!r} is neither an input nor a column of "
+                f"{self.spine.dataset.name}, so scores cannot be broken down by it"
+            )
+        if kinds[name] == "number" and not edges:
+            raise SpecError(
+                f"{self.name}: {name!r} is a number: give slices={{{name!r}: (edge, ...)}}"
+            )
+        if kinds[name] == "category" and edges:
+            raise SpecError(f"{self.name}: {name!r} is no number, so it has no bands: give ()")
+
+    @property
+    def slice_bands(self) -> dict[str, tuple[float, ...]]:
+        """Every slice column, also those that only a gate names, with the edges of its bands."""
+        return {**dict.fromkeys(slice_columns(self.gates), ()), **self.slices}
+
+    @property
+    def extra_slices(self) -> list[Column]:
+        """The slice columns that are no inputs: the training set carries them along."""
+        inputs = {i.name for i in self.inputs}
+        return [self.spine.dataset.column(n) for n in self.slice_bands if n not in inputs]
 
     @property
     def numbers(self) -> list[str]:
@@ -203,3 +243,7 @@ def view_inputs(view: FeatureView, *, age: bool = False, only: Sequence[str] = (
     if age:
         inputs.append(Input(f"{view.name}__age", f"age:{view.name}", "number"))
     return inputs
+
+
+def _kind(dtype: str) -> str:
+    return "number" if dtype in NUMBERS else "category"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from flywheel.bootstrap import DRAWS, day_codes, draw_days, quantiles
@@ -124,6 +125,27 @@ def group_codes(column: str, values: ArrayLike, rows: int) -> tuple[list[str], N
     place = {name: code for code, name in enumerate(names)}
     code_of = {value: place[name] for value, name in text.items()}
     return names, np.fromiter(map(code_of.__getitem__, listed), np.int64, rows)
+
+
+def bands(values: ArrayLike, edges: Sequence[float]) -> NDArray[np.object_]:
+    """The band of each number as text, objects [n]; None where it is NaN.
+
+    Args:
+        values: Numbers [n].
+        edges: Rising; `(6, 12)` makes the bands `below 6`, `6 to 12` and `12 or more`.
+    """
+    import numpy as np
+
+    number = np.asarray(values, dtype=np.float64)
+    told = [f"{edge:g}" for edge in edges]
+    names = [
+        f"below {told[0]}",
+        *(f"{low} to {high}" for low, high in pairwise(told)),
+        f"{told[-1]} or more",
+    ]
+    named = np.array([*names, None], dtype=object)
+    place = np.searchsorted(np.asarray(edges, dtype=np.float64), number, side="right")
+    return named[np.where(np.isnan(number), len(names), place)]
 
 
 def large(scores: Sequence[SliceScores], column: str, min_rows: int) -> list[SliceScores]:

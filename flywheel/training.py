@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from datetime import date
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -146,6 +147,14 @@ def validation_cases(day: NDArray[np.int64]) -> NDArray[np.bool_]:
     if not len(day):
         raise TrainingError("the training window holds no labelled case")
     return day % VALIDATION_EVERY == day.max() % VALIDATION_EVERY
+
+
+def stable_day(day: date, every: int) -> bool:
+    """Whether a day belongs to the stable holdout: one in `every`, the same for all versions.
+
+    The days of a stride that shares no factor with 7 fall on all weekdays in turn.
+    """
+    return day.toordinal() % every == 0
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,12 @@ At = int | str | datetime
 # Looks at what a branch would publish, and raises if it must not be.
 Audit = Callable[["DataScan"], None]
 
+# From the rows that a history has to those that follow.
+Decide = Callable[["pa.Table"], "pa.Table"]
+
+# Of a history: a commit that lost a race is given up, so that what follows is decided anew.
+NEVER_REBASED = {"commit.retry.num-retries": "0"}
+
 
 class Lakehouse(dg.ConfigurableResource):
     """An Iceberg SQL catalog and its warehouse.
@@ -145,6 +151,16 @@ class Lakehouse(dg.ConfigurableResource):
         """
         table = self.table(name)
         return _sorted(_scan(table, window, at).to_arrow(), table.properties.get(KEY, ""))
+
+    def matching(self, name: str, equal: Mapping[str, str]) -> "pa.Table":
+        """Rows with these values, sorted by the table's key.
+
+        Raises:
+            LookupError: There is no such table.
+        """
+        table = self.table(name)
+        rows = table.scan(row_filter=_equal(equal)).to_arrow()
+        return _sorted(rows, table.properties.get(KEY, ""))
 
     def newest(self, name: str, column: str) -> datetime | None:
         """The greatest value of a timestamp column, None while the table has no rows."""
@@ -246,6 +262,34 @@ class Lakehouse(dg.ConfigurableResource):
         for attempt in attempts():
             with attempt:
                 self._ensure(name, rows.schema).append(rows)
+
+    def transact(
+        self, name: str, schema: "pa.Schema", decide: Decide, among: Mapping[str, str]
+    ) -> "pa.Table":
+        """Add to a history what follows from it; no other writer comes between reading and adding.
+
+        Args:
+            name: `namespace.table`; created on first use.
+            schema: Of its rows.
+            decide: Is given the rows there are and returns those to add, maybe none. It is asked
+                again whenever another writer was first; what it raises ends the matter.
+            among: Values of columns: only rows with them are given to `decide`.
+
+        Returns:
+            The rows added.
+        """
+        for attempt in attempts():
+            with attempt:
+                table = self._ensure(
+                    name, schema.with_metadata({**(schema.metadata or {}), **NEVER_REBASED})
+                )
+                # The commit holds only if the snapshot read here is still the current one.
+                fresh = decide(table.scan(row_filter=_equal(among)).to_arrow())
+                if fresh.num_rows:
+                    table.append(fresh)
+        if len(table.snapshots()) > MOST_SNAPSHOTS:
+            self.expire(name, MOST_SNAPSHOTS // 2)
+        return fresh
 
     def expire(self, name: str, keep: int) -> int:
         """Drop all but the newest snapshots; what a tag or branch holds stays.
@@ -442,6 +486,15 @@ def expression(window: Window | None) -> "BooleanExpression":
         GreaterThanOrEqual(window.column, window.start.isoformat()),
         LessThan(window.column, window.end.isoformat()),
     )
+
+
+def _equal(values: Mapping[str, str]) -> "BooleanExpression":
+    from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo
+
+    found: BooleanExpression = AlwaysTrue()
+    for column, value in values.items():
+        found = And(found, EqualTo(column, value))
+    return found
 
 
 def _sorted(rows: "pa.Table", key: str) -> "pa.Table":

@@ -18,7 +18,7 @@ import dagster as dg
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-CHAMPION = "champion"
+CHAMPION, CHALLENGER = "champion", "challenger"
 
 # MLflow truncates longer parameters without saying so.
 LONGEST_PARAMETER = 6000
@@ -88,12 +88,21 @@ class Run:
 
 
 class Registry(dg.ConfigurableResource):
-    """MLflow tracking and registry."""
+    """MLflow tracking and registry.
+
+    Attributes:
+        tracking_uri: MLflow server or database.
+        artifact_root: Where runs of new experiments keep their artifacts.
+        ui_url: MLflow's pages.
+        bundle_cache: Folder for bundles that were fetched.
+        cpu_hour_price: What an hour of one core costs, for the estimate in a version's story.
+    """
 
     tracking_uri: str
     artifact_root: str
     ui_url: str
     bundle_cache: str
+    cpu_hour_price: float = 0.05
 
     @property
     def client(self) -> "MlflowClient":
@@ -173,20 +182,36 @@ class Registry(dg.ConfigurableResource):
             )
         return _version(made)
 
-    def champion(self, model: str) -> Version | None:
-        """The version with the alias `champion`, if there is one."""
+    def version(self, model: str, number: str) -> Version:
+        """A version by its number.
+
+        Raises:
+            LookupError: There is none; the message lists those there are.
+        """
+        versions = {v.number: v for v in self.versions(model)}
+        if number not in versions:
+            there = ", ".join(sorted(versions, key=int)) or "none"
+            raise LookupError(f"{model} has no version {number}: there are {there}")
+        return versions[number]
+
+    def alias(self, model: str, alias: str) -> Version | None:
+        """The version with an alias, if there is one."""
         from mlflow.exceptions import MlflowException
 
         try:
-            return _version(self.client.get_model_version_by_alias(model, CHAMPION))
+            return _version(self.client.get_model_version_by_alias(model, alias))
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
 
-    def crown(self, version: Version) -> None:
-        """Give a version the alias `champion`."""
-        self.client.set_registered_model_alias(version.model, CHAMPION, version.number)
+    def set_alias(self, version: Version, alias: str) -> None:
+        """Give a version an alias, whoever had it. What `champion` means is `resources.ledger`."""
+        self.client.set_registered_model_alias(version.model, alias, version.number)
+
+    def drop_alias(self, model: str, alias: str) -> None:
+        """Take an alias away."""
+        self.client.delete_registered_model_alias(model, alias)
 
     def bundle(self, version: Version) -> Path:
         """Directory of a version's bundle in the local cache, fetched on first use.

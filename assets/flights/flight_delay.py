@@ -12,7 +12,14 @@ from assets.flights.origin_weather import ORIGIN_WEATHER
 from assets.flights.request import request_features
 from assets.flights.route_delays import ROUTE_DELAYS
 from assets.flights.year import YEAR
-from flywheel.gates import AtLeast, BeatsChampion, Parity
+from flywheel.gates import (
+    AtLeast,
+    BeatsChampion,
+    Calibrated,
+    NoLeakage,
+    NoSliceRegression,
+    Parity,
+)
 from flywheel.model import DriftPolicy, Input, ModelSpec, RequestField, Spine, view_inputs
 from flywheel.trainers.baselines import GradientBoosting, LogisticRegression
 from flywheel.trainers.tabular import TabularNetwork
@@ -72,7 +79,15 @@ FLIGHT_DELAY = ModelSpec(
     request_features=request_features,
     trainer=TabularNetwork(),
     baselines={"logistic regression": LogisticRegression(), "boosted trees": GradientBoosting()},
-    gates=(AtLeast("auc", 0.7), BeatsChampion("log_loss"), Parity()),
+    gates=(
+        AtLeast("auc", 0.7),
+        NoLeakage(),
+        BeatsChampion("log_loss"),
+        NoSliceRegression(("origin", "carrier")),
+        Calibrated(0.08),
+        Parity(),
+    ),
+    slices={"hour": (9, 13, 17, 21)},
     # Weather follows the season whatever happens to delays: it is measured, but it may not trigger.
     drift=DriftPolicy(
         signals=(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import dagster as dg
 
 from assets.discovery import Domain
-from assets.lifecycle import monitoring, release, training
+from assets.lifecycle import evaluation, monitoring, release, training
 from assets.lifecycle.maintenance import maintenance
 from assets.lifecycle.names import Lifecycle
 from assets.lifecycle.online import online_features
@@ -15,7 +15,7 @@ from assets.lifecycle.online import online_features
 STEPS = (
     training.training_set,
     training.model,
-    release.evaluation,
+    evaluation.evaluation,
     release.champion,
     release.deployment,
     monitoring.predictions,

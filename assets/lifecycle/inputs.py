@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flywheel.column import Classification
-from flywheel.dataset import Column, Dataset, required
+from flywheel.column import NUMBERS, Classification
+from flywheel.dataset import Column, Dataset, arrow_type, required
 from flywheel.model import ModelSpec
-from flywheel.training import TrainingData
+from flywheel.training import TrainingData, stable_day
 from flywheel_serving.bundle import Manifest, ModelInput, RequestField, RequestSchema
 from resources.feature_store import FeatureStore
 from resources.online_view import online_view
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 EVENT_TIMESTAMP = "event_timestamp"
-TRAIN, HOLDOUT = "train", "holdout"
+TRAIN, HOLDOUT, STABLE = "train", "holdout", "stable"
 
 TRANSFORM_FILE = "transform.py"
 
@@ -68,8 +69,22 @@ def training_set_table(spec: ModelSpec) -> Dataset:
             required(EVENT_TIMESTAMP, "timestamp", "When the question is asked."),
             required("label", "bool", f"The answer ({spec.spine.label})."),
             required("label_known_at", "timestamp", "When the answer became known."),
-            required("split", "string", f"`{TRAIN}`, or `{HOLDOUT}`: never trained on."),
+            required(
+                "split",
+                "string",
+                f"`{TRAIN}`; `{HOLDOUT}`: the last days; `{STABLE}`: days of all history that no "
+                "version is trained on.",
+            ),
             *input_columns(spec),
+            *(
+                Column(
+                    column.name,
+                    "string" if column.dtype not in NUMBERS else "float64",
+                    f"Slice: {column.description}",
+                    classification=column.classification,
+                )
+                for column in spec.extra_slices
+            ),
         ),
     )
 
@@ -220,6 +235,39 @@ def numpy_column(rows: pa.Table, name: str) -> np.ndarray[Any, Any]:
     if pa.types.is_floating(column.type):
         return column.to_numpy()
     return np.array(column.to_pylist(), dtype=object)
+
+
+def slice_values(spec: ModelSpec, rows: pa.Table) -> dict[str, np.ndarray[Any, Any]]:
+    """What scores are broken down by, objects or numbers' bands as text, [n] each."""
+    from flywheel.slices import bands
+
+    return {
+        name: bands(numpy_column(rows, name), edges) if edges else numpy_column(rows, name)
+        for name, edges in spec.slice_bands.items()
+    }
+
+
+def stable_days(spec: ModelSpec, end: date) -> list[date]:
+    """The days of all history before `end` that no version is trained on."""
+    days = spec.calendar.days(spec.calendar.start, max(end, spec.calendar.start))
+    return [day for day in days if stable_day(day, spec.stable_every_days)]
+
+
+def splits(spec: ModelSpec, as_of: date, when: pa.ChunkedArray) -> pa.ChunkedArray:
+    """What each case is for, by the local day of its moment."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def since(day: date) -> Any:
+        moment = pa.scalar(spec.calendar.midnight(day), arrow_type("timestamp"))
+        return pc.greater_equal(when, moment)
+
+    stable = pa.chunked_array([pa.repeat(False, len(when))])
+    for day in stable_days(spec, as_of):
+        inside = pc.and_(since(day), pc.invert(since(day + timedelta(days=1))))
+        stable = pc.or_(stable, inside)
+    split = pc.if_else(stable, STABLE, TRAIN)
+    return pc.if_else(since(as_of - timedelta(days=spec.holdout_days)), HOLDOUT, split)
 
 
 def transform_source(spec: ModelSpec) -> bytes | None:

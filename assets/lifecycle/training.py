@@ -4,7 +4,9 @@ import hashlib
 import json
 import math
 import tempfile
-from datetime import date, timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +15,25 @@ import dagster as dg
 from assets.authoring import trailing
 from assets.lifecycle import inputs
 from assets.lifecycle.cases import cases_of
+from assets.lifecycle.histories import entered
 from assets.lifecycle.names import Lifecycle
+from assets.lifecycle.story import STORY_FILE, TAGGED, asked_by, read_story, story_of
 from flywheel.checkpoints import Checkpoints
+from flywheel.column import NUMBERS
 from flywheel.dataset import arrow_type
 from flywheel.model import ModelSpec
-from flywheel.training import TrainedModel, TrainingData, TrainingError, validation_cases
+from flywheel.story import Meter, environment
+from flywheel.training import (
+    TrainedModel,
+    TrainingData,
+    TrainingError,
+    validation_cases,
+)
 from resources.checkpoints import CheckpointFolder
 from resources.feature_store import FeatureStore
 from resources.io_manager import TAG
 from resources.lakehouse import Lakehouse, fingerprint
+from resources.ledger import Ledger
 from resources.registry import Registry, Run, Version
 
 if TYPE_CHECKING:
@@ -32,6 +44,7 @@ if TYPE_CHECKING:
 PROBE_ROWS = 16
 
 PROFILE_FILE = "profile.json"
+ENVIRONMENT_FILE = "environment.txt"
 
 
 def training_set(life: Lifecycle) -> dg.AssetsDefinition:
@@ -62,7 +75,8 @@ def training_set(life: Lifecycle) -> dg.AssetsDefinition:
         **life.facts(
             f"The {spec.training_days} days before `as_of`: every case whose answer was known by "
             f"then, with its inputs as they were known at its moment. The last "
-            f"{spec.holdout_days} days are held out.",
+            f"{spec.holdout_days} days are held out, and so is one day in {spec.stable_every_days} "
+            "of all history.",
             "iceberg",
             "feast",
         ),
@@ -77,16 +91,16 @@ def training_set(life: Lifecycle) -> dg.AssetsDefinition:
         snapshots = pin_inputs(life, as_of, lakehouse)
         cases = labelled_cases(life, as_of, lakehouse, snapshots)
         columns = inputs.input_values(spec, life.domain, cases, feature_store, snapshots)
-        rows = _training_rows(spec, as_of, cases, columns)
+        rows = training_rows(spec, as_of, cases, columns)
         rows = rows.replace_schema_metadata(
             {**(rows.schema.metadata or {}), TAG: training_tag(life, as_of)}
         )
-        held_out = pc.sum(pc.equal(rows.column("split"), inputs.HOLDOUT)).as_py() or 0
         return dg.Output(
             rows,
             metadata={
-                "training_rows": rows.num_rows - held_out,
-                "holdout_rows": held_out,
+                "training_rows": split_rows(rows, inputs.TRAIN).num_rows,
+                "holdout_rows": split_rows(rows, inputs.HOLDOUT).num_rows,
+                "stable_rows": split_rows(rows, inputs.STABLE).num_rows,
                 "positive_share": pc.mean(rows.column("label").cast(pa.float64())).as_py(),
                 "input_snapshots": dg.MetadataValue.json(snapshots),
                 "tag": training_tag(life, as_of),
@@ -132,13 +146,16 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
                 checkpoints.prune(identity)
                 trained, version = _train_and_register(
                     life, context.partition_key, training_set, identity, registry, run, snapshots,
-                    progress,
+                    progress, asked_by(context),
                 )  # fmt: skip
                 plot = _training_plot(trained)
                 metrics = trained.metrics
             else:
                 plot, metrics = {}, {}
             progress.clear()
+            if Ledger(lakehouse, registry).remember(version, read_story(registry, version)):
+                for event in entered("models"):
+                    context.log_event(event)
             run.log(tags={"model_version": version.number, "fingerprint": identity})
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(f"{spec.name}-v{version.number}"),
@@ -159,7 +176,9 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
 def labelled_cases(
     life: Lifecycle, as_of: date, lakehouse: Lakehouse, snapshots: dict[str, int]
 ) -> "pa.Table":
-    """Cases of the training window whose answer was known before the `as_of` day began.
+    """Cases whose answer was known before the `as_of` day began.
+
+    They are those of the training window, and those of the stable days of all history before it.
 
     Args:
         life: The model.
@@ -173,7 +192,11 @@ def labelled_cases(
     spec, spine = life.spec, life.spec.spine
     start = as_of - timedelta(days=spec.training_days)
     table = ".".join(life.sibling(spine.dataset.name).path)
-    cases = cases_of(life, lakehouse, start, as_of, snapshots.get(table))
+    spans = [(day, day + timedelta(days=1)) for day in inputs.stable_days(spec, start)]
+    cases = pa.concat_tables(
+        cases_of(life, lakehouse, first, end, snapshots.get(table))
+        for first, end in (*spans, (start, as_of))
+    )
     cut = pa.scalar(spec.calendar.midnight(as_of), arrow_type("timestamp"))
     known = pc.and_(
         pc.is_valid(cases.column(spine.label)),
@@ -248,16 +271,14 @@ def materialization_tags(context: dg.AssetExecutionContext, key: dg.AssetKey) ->
     }
 
 
-def _training_rows(
+def training_rows(
     spec: ModelSpec, as_of: date, cases: "pa.Table", columns: "dict[str, pa.ChunkedArray]"
 ) -> "pa.Table":
+    """The training set of a morning, from labelled cases and their inputs."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     spine = spec.spine
-    first_held_out = spec.calendar.midnight(as_of - timedelta(days=spec.holdout_days))
     when = cases.column(spine.event_timestamp)
-    held_out = pc.greater_equal(when, pa.scalar(first_held_out, arrow_type("timestamp")))
     rows = pa.table(
         {
             "as_of": pa.array([as_of] * cases.num_rows, pa.date32()),
@@ -265,11 +286,73 @@ def _training_rows(
             inputs.EVENT_TIMESTAMP: when,
             "label": cases.column(spine.label),
             "label_known_at": cases.column(spine.label_known_at),
-            "split": pc.if_else(held_out, inputs.HOLDOUT, inputs.TRAIN),
+            "split": inputs.splits(spec, as_of, when),
             **columns,
+            **{
+                column.name: cases.column(column.name).cast(
+                    pa.float64() if column.dtype in NUMBERS else pa.string()
+                )
+                for column in spec.extra_slices
+            },
         }
     )
     return inputs.training_set_table(spec).conform(rows)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model that was just fitted, before it is anything in a registry.
+
+    Attributes:
+        trained: What the trainer gave back.
+        manifest: What its bundle will say.
+        rows: The rows of the train split.
+        data: The same, encoded.
+    """
+
+    trained: TrainedModel
+    manifest: "Manifest"
+    rows: "pa.Table"
+    data: TrainingData
+
+
+def fit(
+    life: Lifecycle,
+    as_of: str,
+    training_set: "pa.Table",
+    number: str,
+    metadata: Mapping[str, str],
+    checkpoints: Checkpoints | None = None,
+) -> Fitted:
+    """Fit the version of a morning; the same arguments give the same bytes.
+
+    Args:
+        life: The model.
+        as_of: The morning.
+        training_set: All of its rows; only the train split is looked at.
+        number: Version number it will have.
+        metadata: What else its manifest is to say.
+        checkpoints: Where the fit keeps its state.
+
+    Raises:
+        TrainingError: The data cannot be learned from, or the fit diverged.
+    """
+    spec = life.spec
+    rows = split_rows(training_set, inputs.TRAIN)
+    manifest = inputs.manifest_of(
+        spec,
+        life.domain,
+        number,
+        spec.calendar.midnight(date.fromisoformat(as_of)).isoformat(),
+        inputs.vocabularies_of(spec, rows),
+        {"as_of": as_of, **metadata},
+    )
+    data = inputs.encode(manifest, rows)
+    validation = validation_cases(_day_numbers(rows))
+    trained = spec.trainer.fit(
+        data.rows(~validation), data.rows(validation), spec.seed, checkpoints
+    )
+    return Fitted(trained, manifest, rows, data)
 
 
 def _train_and_register(
@@ -281,66 +364,43 @@ def _train_and_register(
     run: Run,
     snapshots: dict[str, int],
     checkpoints: Checkpoints,
+    asked: Mapping[str, str],
 ) -> tuple[TrainedModel, Version]:
-    """Fit, seal the bundle, upload it, and register it last."""
+    """Fit, write the story, seal the bundle, upload it, and register it last."""
     spec = life.spec
-    rows = split_rows(training_set, inputs.TRAIN)
     number = registry.next_number(spec.name)
-    tags = run.client.get_run(run.run_id).data.tags
-    manifest = inputs.manifest_of(
-        spec,
-        life.domain,
-        number,
-        spec.calendar.midnight(date.fromisoformat(as_of)).isoformat(),
-        inputs.vocabularies_of(spec, rows),
-        {"as_of": as_of, "mlflow_run": run.run_id, "git_commit": tags["git_commit"]},
-    )
-    data = inputs.encode(manifest, rows)
-    validation = validation_cases(_day_numbers(rows))
-    trained = spec.trainer.fit(
-        data.rows(~validation), data.rows(validation), spec.seed, checkpoints
-    )
+    commit = run.client.get_run(run.run_id).data.tags["git_commit"]
+    with Meter(registry.cpu_hour_price) as meter:
+        fitted = fit(
+            life, as_of, training_set, number,
+            {"mlflow_run": run.run_id, "git_commit": commit}, checkpoints,
+        )  # fmt: skip
+    story = story_of(life, as_of, fitted, identity, commit, snapshots, meter.usage, asked)
     run.log(
-        parameters={
-            "trainer": type(spec.trainer).__name__,
-            **{f"trainer.{name}": value for name, value in vars(spec.trainer).items()},
-            "seed": spec.seed,
-            "as_of": as_of,
-            "training_days": spec.training_days,
-            "holdout_days": spec.holdout_days,
-            "inputs": len(spec.inputs),
+        parameters=story["parameters"],
+        metrics={
+            "training_rows": float(fitted.rows.num_rows),
+            **{name: story[name] for name in ("wall_seconds", "cpu_seconds", "cost")},
+            **fitted.trained.metrics,
         },
-        metrics={"training_rows": float(rows.num_rows), **trained.metrics},
-        curves=trained.curves,
+        curves=fitted.trained.curves,
         tags={"input_snapshots": json.dumps(snapshots)},
     )
     _log_inputs(run, snapshots)
+    run.client.log_text(run.run_id, "\n".join(environment()) + "\n", ENVIRONMENT_FILE)
     with tempfile.TemporaryDirectory(prefix=f"{spec.name}-") as folder:
-        bundle = _write_bundle(Path(folder) / "bundle", spec, manifest, trained, data, rows)
+        bundle = _write_bundle(Path(folder) / "bundle", spec, fitted, story)
         source = run.log_directory(bundle, "bundle")
-    version = registry.register(
-        spec.name,
-        number,
-        run,
-        source,
-        {
-            "fingerprint": identity,
-            "as_of": as_of,
-            "git_commit": tags["git_commit"],
-            "input_snapshots": json.dumps(snapshots),
-            "onnx_sha256": hashlib.sha256(trained.onnx).hexdigest(),
-        },
-    )
-    return trained, version
+    tags = {name: str(story[name]) for name in TAGGED}
+    tags |= {
+        "registered_at": datetime.now(UTC).isoformat(),
+        "input_snapshots": json.dumps(snapshots),
+    }
+    return fitted.trained, registry.register(spec.name, number, run, source, tags)
 
 
 def _write_bundle(
-    directory: Path,
-    spec: ModelSpec,
-    manifest: "Manifest",
-    trained: TrainedModel,
-    data: TrainingData,
-    rows: "pa.Table",
+    directory: Path, spec: ModelSpec, fitted: Fitted, story: Mapping[str, Any]
 ) -> Path:
     """The deployed artifact: an MLflow ONNX model with transform, probe, profile and manifest."""
     import mlflow.onnx
@@ -353,6 +413,7 @@ def _write_bundle(
     from flywheel.onnx_runtime import predict
     from flywheel_serving.bundle import Probe, seal, write_probe
 
+    data = fitted.data
     signature = ModelSignature(
         inputs=Schema(
             [
@@ -363,7 +424,7 @@ def _write_bundle(
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1), "probability")]),
     )
     mlflow.onnx.save_model(
-        onnx.load_from_string(trained.onnx),
+        onnx.load_from_string(fitted.trained.onnx),
         str(directory),
         signature=signature,
         pip_requirements=["onnxruntime"],
@@ -383,10 +444,11 @@ def _write_bundle(
             probability=[[float(p)] for p in expected],
         ),
     )
-    columns = {i.name: inputs.numpy_column(rows, i.name) for i in spec.inputs}
-    described = profile(columns, _day_numbers(rows), spec.drift.window_days)
+    columns = {i.name: inputs.numpy_column(fitted.rows, i.name) for i in spec.inputs}
+    described = profile(columns, _day_numbers(fitted.rows), spec.drift.window_days)
     (directory / PROFILE_FILE).write_text(json.dumps(described.as_json(), sort_keys=True))
-    seal(directory, manifest)
+    (directory / STORY_FILE).write_text(json.dumps(story, sort_keys=True, indent=2))
+    seal(directory, fitted.manifest)
     return directory
 
 

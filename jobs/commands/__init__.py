@@ -9,7 +9,7 @@ import warnings
 
 import typer
 
-from jobs.commands import data, parity, push, servers
+from jobs.commands import data, parity, push, registry, reproduce, servers
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,3 +30,5 @@ servers.add_to(app)
 app.add_typer(data.app, name="data")
 parity.add_to(app)
 push.add_to(app)
+registry.add_to(app)
+reproduce.add_to(app)

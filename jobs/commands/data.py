@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from flywheel.settings import Settings
+from jobs.commands.common import console, refuse
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Tables: their state, their history, and who looked at them.", no_args_is_help=True
 )
-console = Console()
-
 Place = Annotated[str, typer.Argument(metavar="TABLE[@REF]", help="E.g. flights.departures@TAG.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the access log.")]
 
@@ -48,7 +46,7 @@ def list_tables(
     table = Table("table", "rows", "files", "size", "snapshots", "tags", "last change", box=None)
     names = [n for n in lakehouse.names() if n.startswith(namespace)]
     if not names:
-        _fail(f"there is no table {'in ' + namespace if namespace else 'yet'}")
+        refuse(f"there is no table {'in ' + namespace if namespace else 'yet'}")
     for name in names:
         one = lakehouse.table(name)
         current = one.current_snapshot()
@@ -192,7 +190,7 @@ def tag(place: Place, label: Annotated[str, typer.Argument(metavar="TAG")]) -> N
         lakehouse, name, at = _place(place)
         snapshot = lakehouse.tag(name, label, at)
         if not snapshot:
-            _fail(f"{name} has no rows yet, so there is nothing to name")
+            refuse(f"{name} has no rows yet, so there is nothing to name")
         console.print(f"{label} is snapshot {snapshot} of {name}")
 
 
@@ -205,8 +203,7 @@ def rollback(
     with _errors():
         lakehouse, name, at = _place(place)
         if at is None:
-            _fail("say which state: TABLE@REF; `flywheel data log TABLE` lists them")
-        assert at is not None
+            refuse("say which state: TABLE@REF; `flywheel data log TABLE` lists them")
         was = lakehouse.current_snapshot(name)
         target = lakehouse.resolve(name, at)
         if not yes:
@@ -327,12 +324,7 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (LookupError, AccessError) as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> None:
-    console.print(message.strip("'\""), style="red", soft_wrap=True)
-    raise typer.Exit(1)
+        refuse(str(error))
 
 
 def _purpose(command: str, reason: str) -> str:

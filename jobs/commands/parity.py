@@ -6,13 +6,11 @@ from datetime import date, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from flywheel.settings import Settings
-
-console = Console()
+from jobs.commands.common import console, life_of, refuse
 
 
 def parity(
@@ -30,20 +28,16 @@ def parity(
 
     Exit code 0 if no value differs, 1 if one does, 2 if the day cannot be replayed.
     """
-    from assets.discovery import domains
-    from assets.lifecycle.names import Lifecycle
     from assets.lifecycle.parity import replay_parity
     from resources.build import default_resources
 
-    lives = {s.name: Lifecycle(domain.name, s) for domain in domains() for s in domain.models}
-    if model not in lives:
-        _refuse(f"no model is called {model}: there are {', '.join(lives)}")
+    life = life_of(model)
     resources = default_resources(Settings())
     try:
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task("replaying", total=None)
             report = replay_parity(
-                lives[model],
+                life,
                 date(day.year, day.month, day.day),
                 resources["lakehouse"],
                 resources["feature_store"],
@@ -52,7 +46,7 @@ def parity(
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
     except LookupError as error:
-        _refuse(str(error))
+        refuse(error, code=2)
     console.print(report.sentence, soft_wrap=True)
     if not report.differences:
         return
@@ -69,8 +63,3 @@ def parity(
 def add_to(app: typer.Typer) -> None:
     """Make the command part of an application."""
     app.command(epilog="Example: `flywheel parity flight_delay --day 2013-03-05`")(parity)
-
-
-def _refuse(message: str) -> None:
-    console.print(message.strip("'\""), style="red", soft_wrap=True)
-    raise typer.Exit(2)

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from flywheel.settings import Settings
+from jobs.commands.common import console, refuse
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from flywheel.dataset import Dataset
-
-console = Console()
 
 MOST_REASONS = 5
 
@@ -43,16 +41,16 @@ def push(
         for name, one in views_of(domain).items()
     }
     if view not in views:
-        _refuse(f"no feature view is called {view}: there are {', '.join(views)}", code=2)
+        refuse(f"no feature view is called {view}: there are {', '.join(views)}", code=2)
     domain, declared = views[view]
     try:
         table = declared.dataset.conform(_read(rows, declared.dataset))
     except (SchemaError, ValueError, OSError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     checked = validate(declared.dataset, table)
     if checked.quarantined.num_rows:
         reasons = checked.quarantined.column("quarantine_reason").to_pylist()
-        _refuse(
+        refuse(
             f"{len(reasons)} of {table.num_rows} rows break the contract of {view}, and nothing "
             "was written: " + "; ".join(", ".join(one) for one in reasons[:MOST_REASONS])
         )
@@ -108,8 +106,3 @@ def _read(rows: Path, dataset: Dataset) -> pa.Table:
         except (pa.ArrowInvalid, pa.ArrowTypeError, msgspec.ValidationError) as error:
             raise ValueError(f"{name}: {error}") from error
     return pa.table(columns)
-
-
-def _refuse(message: str, code: int = 1) -> None:
-    console.print(message, style="red", soft_wrap=True)
-    raise typer.Exit(code)

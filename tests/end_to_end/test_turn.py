@@ -15,15 +15,20 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from assets.lifecycle import release
+from assets.lifecycle import evaluation, release, training
+from assets.lifecycle.histories import history_key
 from assets.lifecycle.inputs import input_values
+from assets.lifecycle.names import Lifecycle
 from flywheel.gates import BeatsChampion
+from flywheel.history import DEPLOYMENTS
 from flywheel.settings import ROOT
 from flywheel_serving.client import ServingClientError
 from jobs.replay import replay
 from resources.lakehouse import Window
+from resources.ledger import Ledger
 from tests.end_to_end.world import QUIET, World
 
 pytestmark = pytest.mark.slow
@@ -70,12 +75,39 @@ def table(world: World, step: str) -> pa.Table:
     return world.resources["lakehouse"].read(world.life.table(step))
 
 
+def ledger_of(world: World) -> Ledger:
+    return Ledger(world.resources["lakehouse"], world.resources["registry"])
+
+
+def judged_anew(world: World, life: Lifecycle, as_of: str) -> Any:
+    """Evaluate a morning's candidate by other gates, and let these decide."""
+    evaluated = dg.materialize(
+        [training.training_set(life), evaluation.evaluation(life)],
+        selection=[life.key("evaluation")],
+        instance=world.instance,
+        partition_key=as_of,
+        resources={
+            k: world.resources[k] for k in ("lakehouse", "registry", "feature_store", "io_manager")
+        },
+        run_config=QUIET,
+    )
+    assert evaluated.success
+    return dg.materialize(
+        [release.champion(life), release.deployment(life)],
+        instance=world.instance,
+        resources={k: world.resources[k] for k in ("lakehouse", "registry", "serving")},
+        raise_on_error=False,
+        run_config=QUIET,
+    )
+
+
 def test_the_first_model_is_evaluated_crowned_and_served(trained: World) -> None:
-    champion = trained.resources["registry"].champion("flight_delay")
+    champion = ledger_of(trained).champion("flight_delay")
     served = trained.resources["serving"].client.models()
     assert champion is not None
     assert [(m.name, m.version) for m in served] == [("flight_delay", champion.number)]
-    contestants = set(table(trained, "evaluation").column("contestant").to_pylist())
+    figures = trained.resources["lakehouse"].read("lifecycle.evaluations")
+    contestants = set(figures.column("contestant").to_pylist())
     assert contestants == {"candidate", "logistic regression", "boosted trees"}
     assert trained.metadata("deployment")["probe_max_abs_diff"] <= 1e-5
 
@@ -86,6 +118,22 @@ def test_a_training_set_holds_only_answers_known_by_its_morning(trained: World) 
     assert max(rows.column("label_known_at").to_pylist()) < morning
     assert max(rows.column("event_timestamp").to_pylist()) < morning
     assert set(rows.column("split").to_pylist()) == {"train", "holdout"}
+
+
+def test_no_version_is_trained_on_a_stable_day(trained: World) -> None:
+    """The 12th of January is one, and it is held out anyway: so ask for another stride."""
+    spec = dataclasses.replace(trained.life.spec, stable_every_days=4)
+    life = dataclasses.replace(trained.life, spec=spec)
+    lakehouse = trained.resources["lakehouse"]
+    cases = training.labelled_cases(life, DAY, lakehouse, {})
+    rows = training.training_rows(
+        spec, DAY, cases, input_values(spec, "flights", cases, trained.resources["feature_store"])
+    )
+    stable = rows.filter(pc.equal(rows.column("split"), "stable")).column("event_timestamp")
+    days = {spec.calendar.day_of(moment) for moment in stable.to_pylist()}
+    assert days == {date(2013, 1, 4)}
+    trained_on = rows.filter(pc.equal(rows.column("split"), "train")).column("event_timestamp")
+    assert not days & {spec.calendar.day_of(moment) for moment in trained_on.to_pylist()}
 
 
 def test_every_flight_of_a_replayed_day_has_an_explained_prediction(served: World) -> None:
@@ -132,8 +180,9 @@ def test_running_everything_twice_changes_nothing(served: World) -> None:
     lakehouse = served.resources["lakehouse"]
     names = [
         f"flights.{n}" for n in ("departures", "weather", "carrier_delays", "aircraft_legs")
-    ] + [served.life.table(s) for s in ("training_set", "evaluation", "predictions", "drift")]
-    before = {n: lakehouse.current_snapshot(n) for n in names if "evaluation" not in n}
+    ] + [served.life.table(s) for s in ("training_set", "predictions", "drift")]
+    names += ["lifecycle.models", "lifecycle.deployments"]
+    before = {n: lakehouse.current_snapshot(n) for n in names}
     versions = len(served.resources["registry"].versions("flight_delay"))
     answered = live_through(served)
     assert served.run("flights_data", "2013-01-10", "2013-01-14").success
@@ -148,25 +197,25 @@ def test_a_candidate_that_is_not_better_is_kept_out_and_the_run_is_green(served:
     assert served.run("flights_data", AS_OF, AS_OF).success
     strict = dataclasses.replace(served.life.spec, gates=(BeatsChampion("auc", margin=1.0),))
     life = dataclasses.replace(served.life, spec=strict)
-    before = served.resources["registry"].champion("flight_delay")
+    before = ledger_of(served).champion("flight_delay")
     as_of = "2013-01-16"
     job = served.definitions.resolve_job_def("flight_delay_training")
     trained = job.execute_in_process(
         instance=served.instance,
         partition_key=as_of,
         run_config=QUIET,
-        asset_selection=[life.key(s) for s in ("training_set", "model", "evaluation")],
+        asset_selection=[life.key(s) for s in ("training_set", "model")],
     )
     assert trained.success
-    result = dg.materialize(
-        [release.champion(life), release.deployment(life)],
-        instance=served.instance,
-        resources={k: served.resources[k] for k in ("lakehouse", "registry", "serving")},
-        raise_on_error=False,
-    )
+    result = judged_anew(served, life, as_of)
     assert result.success
-    assert result.get_asset_materialization_events() == []
-    assert served.resources["registry"].champion("flight_delay") == before
+    keys = {e.asset_key for e in result.get_asset_materialization_events()}
+    assert keys == {history_key(DEPLOYMENTS)}
+    ledger = ledger_of(served)
+    assert ledger.champion("flight_delay") == before
+    told = ledger.events("flight_delay")[-1]
+    assert (told.action, told.actor) == ("kept_out", "gates")
+    assert "asked for 1.0000" in told.reason
 
 
 def test_a_better_candidate_takes_over_without_a_failed_request(served: World) -> None:
@@ -183,17 +232,14 @@ def test_a_better_candidate_takes_over_without_a_failed_request(served: World) -
         load.stdin.write(repr(fields) + "\n")
         load.stdin.flush()
         assert load.stdout.readline().strip() == "going"
-        result = dg.materialize(
-            [release.champion(life), release.deployment(life)],
-            instance=served.instance,
-            resources={k: served.resources[k] for k in ("lakehouse", "registry", "serving")},
-        )
+        result = judged_anew(served, life, "2013-01-16")
         time.sleep(1.0)
         load.stdin.write("stop\n")
         load.stdin.flush()
         counts = ast.literal_eval(load.stdout.readline())
     assert result.success
-    champion = served.resources["registry"].champion("flight_delay")
+    champion = ledger_of(served).champion("flight_delay")
+    assert champion is not None
     assert champion.tags["as_of"] == "2013-01-16"
     assert client.models()[0].version == champion.number
     assert counts["failed"] == 0

@@ -9,18 +9,22 @@ import numpy as np
 import pytest
 
 from flywheel.bootstrap import compare
-from flywheel.evaluation import HARNESS_VERSION, average_precision, score
+from flywheel.evaluation import HARNESS_VERSION, average_precision, calibration, score
 from flywheel.evidence import (
     ALL,
+    THRESHOLD,
     Figure,
     StaleVerdictError,
     StoredVerdict,
+    calibration_bins,
+    decisions,
     figures,
     judge,
     verdicts_of,
 )
 from flywheel.gates import AtLeast, BeatsChampion, NoSliceRegression
 from flywheel.slices import slice_scores
+from flywheel.thresholds import Costs, threshold_table
 from tests.flywheel.test_gates import cases_of, contest
 
 COMMAND = "dg launch --assets flights/flight_delay_evaluation --partition 2013-03-01"
@@ -99,3 +103,25 @@ def test_verdicts_of_another_harness_are_made_again() -> None:
     given = [replace(one, harness=HARNESS_VERSION - 1) for one in judge(GATES, contest(CASES))]
     with pytest.raises(StaleVerdictError, match="harness 0, and this is 1. Make them again: dg"):
         verdicts_of(GATES, given, COMMAND)
+
+
+def test_the_table_of_thresholds_is_figures_too() -> None:
+    costs = Costs(false_alarm=1, miss=3)
+    found = decisions(CASES, {"candidate": CASES.candidate}, costs)
+    expected = threshold_table(CASES.label, CASES.candidate, costs)
+    by_threshold = {(one.slice_value, one.metric): one.value for one in found}
+    assert {one.slice_column for one in found} == {THRESHOLD}
+    assert len(by_threshold) == len(found) == 5 * len(expected)
+    for row in expected:
+        assert by_threshold[f"{row.threshold:.2f}", "cost"] == row.cost
+        assert by_threshold[f"{row.threshold:.2f}", "true_positive_rate"] == row.true_positive_rate
+
+
+def test_the_reliability_diagram_is_figures_too() -> None:
+    found = calibration_bins(CASES, {"candidate": CASES.candidate})
+    expected = calibration(CASES.label, CASES.candidate)
+    observed = [one.value for one in found if one.metric == "observed"]
+    assert observed == pytest.approx(list(expected.observed))
+    rows = sum(one.rows for one in found if one.metric == "observed")
+    assert rows == len(CASES) == len(CASES.label)
+    assert [one.slice_value for one in found] == sorted(one.slice_value for one in found)

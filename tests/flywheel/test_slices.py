@@ -19,6 +19,7 @@ from flywheel.evaluation import calibration_error, log_loss
 from flywheel.slices import (
     RATES,
     SliceScores,
+    bands,
     largest_gap,
     rate_intervals,
     slice_scores,
@@ -167,3 +168,10 @@ def test_no_case_and_a_single_day_are_refused() -> None:
         slice_scores(empty, empty, {"carrier": empty})
     with pytest.raises(BootstrapError, match="fall on 1 day"):
         rate_intervals([0, 1], [0.1, 0.2], [1, 1], "carrier", ["AA", "B6"])
+
+
+def test_numbers_fall_into_bands_that_begin_at_their_edges() -> None:
+    values = [5.0, 6.0, 11.9, 12.0, 99.0, float("nan")]
+    expected = ["below 6", "6 to 12", "6 to 12", "12 or more", "12 or more", None]
+    assert bands(values, (6, 12)).tolist() == expected
+    assert bands([-1, 0], (0,)).tolist() == ["below 0", "0 or more"]

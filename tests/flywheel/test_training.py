@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flywheel.onnx_runtime import predict
 from flywheel.settings import ROOT
 from flywheel.trainers.baselines import Baseline, GradientBoosting, LogisticRegression
 from flywheel.trainers.tabular import TabularNetwork
-from flywheel.training import TrainedModel, TrainingData, TrainingError, validation_cases
+from flywheel.training import (
+    TrainedModel,
+    TrainingData,
+    TrainingError,
+    stable_day,
+    validation_cases,
+)
 from tests.flywheel.training_cases import TRAIN, VALIDATION
 
 SMALL = TabularNetwork(hidden=(16,), epochs=2, batch_size=64)
@@ -136,3 +145,15 @@ def test_a_day_validates_whole_and_the_last_one_always_does() -> None:
     assert validation.sum() == 12
     with pytest.raises(TrainingError, match="holds no labelled case"):
         validation_cases(day[:0])
+
+
+@given(st.dates(date(2013, 1, 1), date(2100, 1, 1)), st.sampled_from([2, 7, 20]))
+def test_of_every_stretch_of_days_exactly_one_is_stable(start: date, every: int) -> None:
+    days = [start + timedelta(days=n) for n in range(every)]
+    assert sum(stable_day(day, every) for day in days) == 1
+
+
+def test_stable_days_fall_on_every_weekday() -> None:
+    days = [date(2013, 1, 1) + timedelta(days=n) for n in range(140)]
+    weekdays = [day.weekday() for day in days if stable_day(day, 20)]
+    assert sorted(weekdays) == list(range(7))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.registry import LONGEST_PARAMETER, Registry, Run, Version
+from resources.registry import CHAMPION, LONGEST_PARAMETER, Registry, Run, Version
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +59,27 @@ def test_a_version_is_found_by_what_it_was_made_from(registry: Registry, content
     assert version.tags["fingerprint"] == "abc"
 
 
-def test_there_is_no_champion_until_one_is_crowned(registry: Registry, content: Path) -> None:
-    assert registry.champion("kings") is None
+def test_an_alias_is_on_one_version_at_a_time(registry: Registry, content: Path) -> None:
+    assert registry.alias("kings", CHAMPION) is None
     first = made(registry, "kings", content, "1", "a")
-    assert registry.champion("kings") is None
+    assert registry.alias("kings", CHAMPION) is None
     second = made(registry, "kings", content, "2", "b")
-    registry.crown(first)
-    assert registry.champion("kings") == first
-    registry.crown(second)
-    registry.crown(second)
-    assert registry.champion("kings") == second
+    registry.set_alias(first, CHAMPION)
+    assert registry.alias("kings", CHAMPION) == first
+    registry.set_alias(second, CHAMPION)
+    registry.set_alias(second, CHAMPION)
+    assert registry.alias("kings", CHAMPION) == second
+    registry.drop_alias("kings", CHAMPION)
+    assert registry.alias("kings", CHAMPION) is None
+
+
+def test_a_version_that_is_not_there_is_refused_with_those_that_are(
+    registry: Registry, content: Path
+) -> None:
+    first = made(registry, "few", content, "1")
+    assert registry.version("few", "1") == first
+    with pytest.raises(LookupError, match="few has no version 7: there are 1"):
+        registry.version("few", "7")
 
 
 def test_a_bundle_is_fetched_once_and_whole(registry: Registry, content: Path) -> None:
