@@ -10,7 +10,11 @@ from bench.report import Row, Step, at_most
 
 GREATEST_RATIO = 1.1
 
+# CPU seconds by subject and part.
+Least = dict[tuple[str, str], float]
+
 PLAIN, NETWORK, KEPT, TREES = "plain", "network", "checkpoints", "trees"
+LEARNING, EXPORT = "learning", "export"
 SUBJECTS = {
     PLAIN: "the same network, plain PyTorch",
     NETWORK: "TabularNetwork.fit",
@@ -40,23 +44,28 @@ def measure(repeat: int, step: Step) -> list[Row]:
             f"the validation losses differ: {losses}; bring bench/training_plain.py in line with "
             "flywheel/trainers"
         )
-    cpu = {subject: min(run["cpu"] for run in of) for subject, of in runs.items()}
+    least = {
+        (subject, part): min(run[part] for run in of)
+        for subject, of in runs.items()
+        for part in (LEARNING, EXPORT)
+    }
     return [
         Row("training", "cases to learn from and to validate by", rows),
-        Row("training", SUBJECTS[PLAIN], _measured(runs[PLAIN][0], cpu[PLAIN])),
-        *(
-            at_most(
-                "training", SUBJECTS[subject], _measured(runs[subject][0], cpu[subject]),
-                cpu[subject] / cpu[PLAIN], GREATEST_RATIO,
-            )
-            for subject in (NETWORK, KEPT)
-        ),
-        Row(
-            "training", SUBJECTS[TREES], _measured(runs[TREES][0], cpu[TREES]),
-            cpu[TREES] / cpu[PLAIN],
-        ),
-    ]  # fmt: skip
+        *(_learning(subject, least, runs[subject][0]["loss"]) for subject in SUBJECTS),
+        *(_export(subject, least) for subject in (PLAIN, NETWORK, TREES)),
+    ]
 
 
-def _measured(run: Any, cpu: float) -> str:
-    return f"{cpu:.2f} CPU s, validation log-loss {run['loss']:.4f}"
+def _learning(subject: str, least: Least, loss: float) -> Row:
+    name, cpu = f"learn: {SUBJECTS[subject]}", least[subject, LEARNING]
+    ratio = cpu / least[PLAIN, LEARNING]
+    measured = f"{cpu:.2f} CPU s, validation log-loss {loss:.4f}"
+    if subject in (NETWORK, KEPT):
+        return at_most("training", name, measured, ratio, GREATEST_RATIO)
+    return Row("training", name, measured, None if subject == PLAIN else ratio)
+
+
+def _export(subject: str, least: Least) -> Row:
+    name, cpu = f"export: {SUBJECTS[subject]}", least[subject, EXPORT]
+    ratio = None if subject == PLAIN else cpu / least[PLAIN, EXPORT]
+    return Row("training", name, f"{cpu:.2f} CPU s", ratio)

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ARRAYS, FACTS, MANIFEST = "arrays.npz", "facts.json", "manifest.json"
+
+ABANDONED_SECONDS = 14 * 24 * 3600
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,23 @@ class Checkpoints:
     folder: Path
     keep: int = 2
 
+    def begin(self) -> None:
+        """Make the folder, while nothing is lost if that cannot be done.
+
+        Raises:
+            CheckpointError: It cannot be written to.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            # Tells `prune` that somebody is at work here, too.
+            os.utime(self.folder)
+        except OSError as error:
+            raise CheckpointError(
+                f"checkpoints cannot be written to {self.folder}: {error.strerror}. Make it a "
+                "folder that may be written to, on a disk with room, or point FLYWHEEL_HOME at one"
+            ) from error
+
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, durably, and remove the oldest.
 
@@ -83,10 +103,12 @@ class Checkpoints:
                 shutil.rmtree(old)
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
+            size = sum(array.nbytes for array in checkpoint.arrays.values()) / 1e6
             raise CheckpointError(
-                f"cannot write checkpoint {checkpoint.step} to {self.folder}: {error.strerror}. "
-                "Earlier checkpoints are untouched: make room (or point FLYWHEEL_HOME at a disk "
-                "that has some) and start the training again; it goes on from the last one"
+                f"cannot write checkpoint {checkpoint.step} ({size:.1f} MB) to {self.folder}: "
+                f"{error.strerror}. Earlier checkpoints are untouched. Make room on that disk "
+                "(`flywheel data maintain` removes what has expired) or point FLYWHEEL_HOME at "
+                "another"
             ) from error
 
     def latest(self) -> Checkpoint | None:
@@ -109,6 +131,35 @@ class Checkpoints:
         """Remove what a killed process was about to write."""
         for unfinished in self.folder.glob(".step-*"):
             shutil.rmtree(unfinished)
+
+
+def prune(root: Path, spare: str) -> None:
+    """Remove the checkpoints of fits with which nobody has gone on for 14 days.
+
+    A fit touches its folder when it begins and with every checkpoint, so one that is under way is
+    never taken for abandoned, unless a single step of it lasts that long.
+
+    Args:
+        root: Holds a folder for each fit; what is not one is left alone.
+        spare: Name of a folder to keep, however old: that of the fit that is about to go on.
+    """
+    oldest = time.time() - ABANDONED_SECONDS
+    for folder in [entry for entry in root.glob("*") if entry.name != spare]:
+        aside = folder.with_name(f".pruned-{os.getpid()}")
+        try:
+            if _holds_checkpoints(folder) and folder.stat().st_mtime < oldest:
+                # Renamed first: a fit that goes on at this very moment finds all of it or nothing.
+                folder.rename(aside)
+                shutil.rmtree(aside)
+                log.info("removed the checkpoints of an abandoned training, %s", folder)
+        except OSError as error:
+            log.warning("cannot remove the old checkpoints %s: %s", folder, error.strerror)
+
+
+def _holds_checkpoints(folder: Path) -> bool:
+    return folder.is_dir() and all(
+        entry.name.removeprefix(".").startswith("step-") for entry in folder.iterdir()
+    )
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:

@@ -50,6 +50,46 @@ class ProcessGroup:
         # Its buffers never change, so sending them with every batch would be for nothing.
         return DistributedDataParallel(network, broadcast_buffers=False)
 
+    def shard(self, network: nn.Module) -> nn.Module:
+        """The network with rank 0's weights, of which each rank keeps its part (FSDP2).
+
+        A layer is whole only while it is at work. Gradients are averaged over the ranks, and each
+        keeps its part of them; so does the optimizer, if it is made from what this returns.
+        """
+        if self.size == 1:
+            return network
+        from torch import distributed, nn
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        for tensor in (*network.parameters(), *network.buffers()):
+            distributed.broadcast(tensor.data, src=0)
+        mesh = init_device_mesh("cpu", (self.size,))
+        for layer in network.modules():
+            if isinstance(layer, nn.Linear | nn.Embedding):
+                fully_shard(layer, mesh=mesh)
+        # What is small, as norms are, travels together. The root would stay whole after a forward.
+        fully_shard(network, mesh=mesh, reshard_after_forward=True)
+        return network
+
+    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor of which each rank has its part (see `shard`), put together on every rank."""
+        if self.size == 1:
+            return tensor
+        from torch.distributed.tensor import DTensor
+
+        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+    def part(self, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """This rank's part of a tensor that every rank has whole, cut as another one is."""
+        if self.size == 1:
+            return tensor
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        if not isinstance(like, DTensor):
+            return tensor
+        return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
+
     def mean(self, value: float) -> float:
         """The average of a value over the ranks, the same on each."""
         if self.size == 1:

@@ -60,8 +60,11 @@ class TrainingData:
             self.cardinalities,
         )
 
-    def check(self) -> None:
+    def check(self, purpose: str) -> None:
         """Refuse data that no model can learn from.
+
+        Args:
+            purpose: What the cases are for, for the message.
 
         Raises:
             TrainingError: No rows, a label that is none, an infinite number, a category outside its
@@ -70,7 +73,10 @@ class TrainingData:
         import numpy as np
 
         if not len(self):
-            raise TrainingError("the training window holds no labelled case")
+            raise TrainingError(
+                f"the training window holds no labelled case to {purpose}: materialize its days, "
+                "or widen it"
+            )
         if strange := int((~np.isin(self.label, (0, 1))).sum()):
             raise TrainingError(
                 f"{strange} of {len(self)} labels are neither 0 nor 1; leave cases without an "
@@ -96,16 +102,18 @@ class TrainingData:
         positives = int(self.label.sum())
         if positives in (0, len(self)):
             raise TrainingError(
-                f"all {len(self)} labelled cases have the same label; widen the training window"
+                f"all {len(self)} labelled cases to {purpose} have the same label; widen the "
+                "training window"
             )
 
     @property
     def silent(self) -> tuple[str, ...]:
-        """Names of the numeric columns that never have a value."""
+        """Names of the columns that never have a value: a number, or a known category."""
         import numpy as np
 
-        columns = zip(self.numbers, self.numeric.T, strict=True)
-        return tuple(name for name, values in columns if np.isnan(values).all())
+        numbers = zip(self.numbers, np.isnan(self.numeric).T, strict=True)
+        categories = zip(self.categories, (self.categorical == 0).T, strict=True)
+        return tuple(name for name, missing in (*numbers, *categories) if missing.all())
 
 
 def check(train: TrainingData, validation: TrainingData) -> dict[str, float]:
@@ -117,8 +125,8 @@ def check(train: TrainingData, validation: TrainingData) -> dict[str, float]:
     Raises:
         TrainingError: See `TrainingData.check`.
     """
-    train.check()
-    validation.check()
+    train.check("learn from")
+    validation.check("validate by")
     silent = train.silent
     if silent:
         log.warning(
@@ -145,7 +153,9 @@ def validation_cases(day: NDArray[np.int64]) -> NDArray[np.bool_]:
         TrainingError: There is no case.
     """
     if not len(day):
-        raise TrainingError("the training window holds no labelled case")
+        raise TrainingError(
+            "the training window holds no labelled case: materialize its days, or widen it"
+        )
     return day % VALIDATION_EVERY == day.max() % VALIDATION_EVERY
 
 
@@ -184,6 +194,11 @@ class Trainer(Protocol):
     @property
     def version(self) -> str:
         """Changes whenever the recipe changes what it produces."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """The library that fits it, as the catalog shows it: `torch`, `lightgbm`, ..."""
         ...
 
     def fit(

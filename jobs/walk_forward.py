@@ -147,6 +147,8 @@ class WalkForward:
 
         def want(key: dg.AssetKey, wanted: PartitionsSubset | None) -> None:
             node = self.graph.get(key)
+            if not node.is_materializable:
+                return  # somebody else's table
             if wanted is not None and node.partitions_def is not None:
                 held = needed.get(key)
                 wanted = wanted if held is None else held | wanted

@@ -29,6 +29,7 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             artifact_root=settings.artifacts,
             ui_url=settings.mlflow_url,
             bundle_cache=str(settings.folder("bundles")),
+            cpu_hour_price=settings.cpu_hour_price,
         ),
         "checkpoints": CheckpointFolder(folder=str(settings.home.absolute() / "checkpoints")),
         "serving": Serving(

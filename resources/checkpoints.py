@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from flywheel.checkpoints import Checkpoints
+from flywheel.checkpoints import Checkpoints, prune
 
 
 class CheckpointFolder(dg.ConfigurableResource):
@@ -19,3 +19,7 @@ class CheckpointFolder(dg.ConfigurableResource):
     def of(self, fingerprint: str) -> Checkpoints:
         """The checkpoints of the training with this fingerprint."""
         return Checkpoints(Path(self.folder) / fingerprint)
+
+    def prune(self, fingerprint: str) -> None:
+        """Remove the checkpoints of abandoned trainings, but not of the one that begins now."""
+        prune(Path(self.folder), fingerprint)

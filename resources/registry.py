@@ -142,6 +142,15 @@ class Registry(dg.ConfigurableResource):
         """The run's page in the MLflow UI."""
         return f"{self.ui_url}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
 
+    def run_of(self, version: Version) -> Run:
+        """The run that made a version, to add to it."""
+        experiment = self.client.get_run(version.run_id).info.experiment_id
+        return Run(self.client, version.run_id, experiment)
+
+    def describe(self, version: Version, text: str) -> None:
+        """Set the description (Markdown) that MLflow's page of a version shows."""
+        self.client.update_model_version(version.model, version.number, description=text)
+
     def versions(self, model: str) -> list[Version]:
         """All versions, the newest first."""
         found = self.client.search_model_versions(f"name = '{model}'")

@@ -1,16 +1,17 @@
 """Evaluation: candidate, champion and baselines on the same cases, and what the gates say of it."""
 
 import hashlib
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.lifecycle import inputs
+from assets.lifecycle.card import card_of, log_card, text_of
 from assets.lifecycle.histories import entered
 from assets.lifecycle.names import Lifecycle
 from assets.lifecycle.parity import replay_parity
+from assets.lifecycle.scored import CANDIDATE, CHAMPION, Scored
 from assets.lifecycle.training import materialization_tags, split_rows
 from flywheel.evaluation import Origin, Scores
 from flywheel.evidence import StoredVerdict
@@ -26,33 +27,12 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-CANDIDATE, CHAMPION = "candidate", "champion"
 RECENT, STABLE = "recent", "stable"
 SCORES = [name for name in Scores.__dataclass_fields__ if name != "rows"]
 
 
 class EvaluationError(RuntimeError):
     """An evaluation cannot be made or used; the message says what to run first."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The cases of one window with what every contestant said of them.
-
-    Attributes:
-        cases: As gates and figures take them.
-        predictions: Probabilities [n] by contestant.
-        scores: Scores by contestant.
-    """
-
-    cases: Cases
-    predictions: "dict[str, np.ndarray]"
-    scores: dict[str, Scores]
-
-    @property
-    def rivals(self) -> "dict[str, np.ndarray]":
-        """The predictions of candidate and champion alone."""
-        return {n: p for n, p in self.predictions.items() if n in (CANDIDATE, CHAMPION)}
 
 
 def evaluation(life: Lifecycle) -> dg.AssetsDefinition:
@@ -103,9 +83,13 @@ def evaluation(life: Lifecycle) -> dg.AssetsDefinition:
             holdout=fingerprint(held_out.select(["entity_id", "label"]))[:16],
             at=datetime.now(UTC),
         )
-        verdicts = judge(spec, windows[RECENT], parity)
-        figures = {name: _figures(spec, window) for name, window in windows.items()}
         recent = windows[RECENT]
+        verdicts = judge(spec, recent, parity)
+        figures = {name: _figures(spec, window) for name, window in windows.items()}
+        plots = _plots(spec, recent)
+        card = card_of(
+            life, candidate, registry, recent, figures[RECENT], verdicts, evaluated.champion
+        )
         tags = materialization_tags(context, life.key("evaluation"))
         with registry.run(spec.name, f"evaluation {context.partition_key}", tags) as run:
             run.log(
@@ -122,6 +106,7 @@ def evaluation(life: Lifecycle) -> dg.AssetsDefinition:
                 },
             )
             url = registry.run_url(run)
+        page = log_card(registry, candidate, card, plots, url)
         ledger.enter(evaluated, figures, verdicts)
         if champion is None or champion.number != candidate.number:
             registry.set_alias(candidate, CHALLENGER)
@@ -135,11 +120,11 @@ def evaluation(life: Lifecycle) -> dg.AssetsDefinition:
                 "passed": all(v.verdict.passed for v in verdicts),
                 "verdict": dg.MetadataValue.md(verdict_table(verdicts)),
                 "scores": dg.MetadataValue.md(_score_table(windows, evaluated)),
-                "slices": dg.MetadataValue.md(_slice_table(recent)),
-                "thresholds": dg.MetadataValue.md(_threshold_table(spec, recent)),
+                "card": dg.MetadataValue.md(text_of(card)),
+                "card_page": dg.MetadataValue.url(page),
                 **recent.scores[CANDIDATE].as_dict(),
                 **({"parity": parity.sentence} if parity else {}),
-                **_plots(spec, recent),
+                **{name: dg.MetadataValue.md(plot) for name, plot in plots.items()},
             },
         )
 
@@ -290,66 +275,16 @@ def _score_table(windows: dict[str, Scored], evaluated: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _slice_table(recent: Scored) -> str:
-    """The candidate by subgroup, the worst of each column first, and the largest gaps."""
-    from flywheel.slices import GAPS, MIN_ROWS, largest_gap, slice_scores
-
-    if not recent.cases.slices:
-        return "No slices are declared: name some in `ModelSpec.slices`."
-    found = slice_scores(recent.cases.label, recent.cases.candidate, recent.cases.slices)
-    lines = ["| slice | cases | late | auc | log_loss | ece |", "|---" * 6 + "|"]
-    for one in sorted(found, key=lambda s: (s.column, s.rows < MIN_ROWS, -s.log_loss)):
-        small = "" if one.rows >= MIN_ROWS else " (few)"
-        lines.append(
-            f"| {one.column}={one.value}{small} | {one.rows:,} | {one.base_rate:.3f} | "
-            f"{one.auc:.4f} | {one.log_loss:.4f} | {one.ece:.4f} |"
-        )
-    lines.append("")
-    for column in recent.cases.slices:
-        for gap in GAPS:
-            largest = largest_gap(found, column, gap)
-            if largest:
-                lines.append(
-                    f"- {gap} by {column}: {largest.size:.3f} ({largest.rate}: "
-                    f"{largest.highest} against {largest.lowest})"
-                )
-    return "\n".join(lines)
-
-
-def _threshold_table(spec: ModelSpec, recent: Scored) -> str:
-    """What deciding at some thresholds would come to for the candidate."""
-    from flywheel.thresholds import best_threshold, threshold_table
-
-    label, candidate = recent.cases.label, recent.cases.candidate
-    best = best_threshold(label, candidate, spec.costs)
-    head = ["threshold", "selected", "precision", "recall", "false alarms", "cost per case"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for one in sorted(
-        [*threshold_table(label, candidate, spec.costs), best], key=lambda d: d.threshold
-    ):
-        told = f"**{one.threshold:.3f}** (cheapest)" if one is best else f"{one.threshold:.2f}"
-        lines.append(
-            f"| {told} | {one.selection_rate:.3f} | {one.precision:.3f} | "
-            f"{one.true_positive_rate:.3f} | {one.false_positive_rate:.3f} | {one.cost:.4f} |"
-        )
-    lines.append(
-        f"\nA false alarm costs {spec.costs.false_alarm:g}, a miss {spec.costs.miss:g}: calibrated "
-        f"probabilities would be acted on from {spec.costs.calibrated_threshold:.3f}."
-    )
-    return "\n".join(lines)
-
-
-def _plots(spec: ModelSpec, recent: Scored) -> dict[str, Any]:
+def _plots(spec: ModelSpec, recent: Scored) -> dict[str, str]:
     from flywheel.evaluation import average_precision
     from flywheel.plots import precision_recall, reliability, roc, threshold_costs
 
     label = recent.cases.label
     areas = {name: one.auc for name, one in recent.scores.items()}
     precisions = {n: average_precision(label, p) for n, p in recent.predictions.items()}
-    drawn = {
+    return {
         "roc": roc(label, recent.predictions, areas),
         "precision_recall": precision_recall(label, recent.predictions, precisions),
         "calibration": reliability(label, recent.rivals),
         "cost_by_threshold": threshold_costs(label, recent.rivals, spec.costs),
     }
-    return {name: dg.MetadataValue.md(plot) for name, plot in drawn.items()}

@@ -68,6 +68,7 @@ def story_of(
         "hardware": asdict(hardware()),
         "wall_seconds": round(usage.wall_seconds, 3),
         "cpu_seconds": round(usage.cpu_seconds, 3),
+        "cpu_hour_price": usage.cpu_hour_price,
         "cost": round(usage.cost, 6),
         "trainer": type(spec.trainer).__name__,
         "seed": spec.seed,

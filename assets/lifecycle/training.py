@@ -127,7 +127,7 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
             "serving needs, sealed with hashes.",
             "mlflow",
             "onnx",
-            "torch",
+            spec.trainer.kind,
         ),
     )
     def compute(
@@ -144,6 +144,7 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
             version = registry.find(spec.name, identity)
             progress = checkpoints.of(identity)
             if version is None:
+                checkpoints.prune(identity)
                 trained, version = _train_and_register(
                     life, context.partition_key, training_set, identity, registry, run, snapshots,
                     progress, asked_by(context),

@@ -34,6 +34,11 @@ class LogisticRegression:
         """Recipe version."""
         return "logistic-1"
 
+    @property
+    def kind(self) -> str:
+        """What fits it."""
+        return "scikitlearn"
+
     def score(self, train: TrainingData, cases: TrainingData, seed: int) -> NDArray[np.float64]:
         """Fit on `train` and return float64 [n] probabilities of `cases`."""
         return self._line(train, seed).predict(cases)

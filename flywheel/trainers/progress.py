@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flywheel.checkpoints import Checkpoint, Checkpoints
+from flywheel.checkpoints import Checkpoint, CheckpointError, Checkpoints
 from flywheel.engine import ProcessGroup
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Progress:
         best_state: Weights that reached it.
         since_best: Epochs since then.
         curves: Values per epoch by name.
+        missed: Epochs after which no checkpoint could be written.
     """
 
     identity: str
@@ -46,6 +47,7 @@ class Progress:
     curves: dict[str, list[float]] = field(
         default_factory=lambda: {"train_loss": [], "validation_loss": []}
     )
+    missed: int = 0
 
     def finish_epoch(self, train_loss: float, validation_loss: float) -> None:
         """Take note of how an epoch went."""
@@ -59,19 +61,28 @@ class Progress:
             self.since_best += 1
 
     def save(self, checkpoints: Checkpoints, group: ProcessGroup) -> None:
-        """Write a checkpoint (rank 0 does, with what it needs to know of the others)."""
+        """Write a checkpoint (rank 0 does, with what it needs to know of the others).
+
+        One that cannot be written is an error in the log and counts as missed, but the fit goes on:
+        it may well end before the next kill, while stopping it loses what it has for certain.
+        Sharded or not, it holds whole tensors; on the other ranks each goes as the next one comes.
+        """
         import torch
 
         random = group.gather(torch.get_rng_state())
-        if group.rank:
-            return
         moments = self.optimizer.state_dict()
-        tensors = {
-            "random": torch.stack(random),
+        states = {
             **{f"network/{k}": v for k, v in self.network.state_dict().items()},
             **{f"best/{k}": v for k, v in self.best_state.items()},
             **{f"moments/{i}/{k}": v for i, of in moments["state"].items() for k, v in of.items()},
         }
+        tensors = {"random": torch.stack(random)}
+        for name, tensor in states.items():
+            whole = group.whole(tensor)
+            if not group.rank:
+                tensors[name] = whole
+        if group.rank:
+            return
         facts = {
             "identity": self.identity,
             "groups": moments["param_groups"],
@@ -80,9 +91,14 @@ class Progress:
             "best": self.best,
             "since_best": self.since_best,
             "curves": self.curves,
+            "missed": self.missed,
         }
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        checkpoints.save(Checkpoint(self.epoch, arrays, facts))
+        try:
+            checkpoints.save(Checkpoint(self.epoch, arrays, facts))
+        except CheckpointError as error:
+            self.missed += 1
+            log.error("%s. The training goes on and tries again after its next epoch", error)  # noqa: TRY400 - the sentence says it all
 
     def resume(self, checkpoints: Checkpoints, group: ProcessGroup) -> None:
         """Go on from the newest checkpoint, if there is one of this fit."""
@@ -100,18 +116,26 @@ class Progress:
             checkpoints.clear()
             return
         tensors = {name: torch.from_numpy(array) for name, array in found.arrays.items()}
-        self.network.load_state_dict(_under("network/", tensors))
-        self.best_state = _under("best/", tensors)
+        weights = self.network.state_dict()
+        self.best_state, now = (
+            {k: group.part(v, weights[k]) for k, v in _under(prefix, tensors).items()}
+            for prefix in ("best/", "network/")
+        )
+        self.network.load_state_dict(now)
+        parameters = list(self.network.parameters())
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in _under("moments/", tensors).items():
             parameter, moment = name.split("/")
-            moments.setdefault(int(parameter), {})[moment] = tensor
+            like = parameters[int(parameter)]
+            of = moments.setdefault(int(parameter), {})
+            # The count of steps is one number, whole on every rank.
+            of[moment] = group.part(tensor, like) if tensor.ndim else tensor
         self.optimizer.load_state_dict({"state": moments, "param_groups": facts["groups"]})
         self.schedule.load_state_dict(facts["schedule"])
         self.order.bit_generator.state = facts["order"]
         # Handed a row of a larger tensor it crashes (torch 2.13): give it a tensor of its own.
         torch.set_rng_state(tensors["random"][group.rank].clone())
-        self.epoch, self.curves = found.step, facts["curves"]
+        self.epoch, self.curves, self.missed = found.step, facts["curves"], facts["missed"]
         self.best, self.since_best = facts["best"], facts["since_best"]
         log.info("going on after epoch %d, from %s", self.epoch, checkpoints.folder)
 

@@ -39,6 +39,8 @@ class TabularNetwork:
         clip_value: Standardised numbers are clipped to this many standard deviations.
         workers: Processes that share each batch. The gradients are those of one process, up to
             rounding; what dropout drops is not.
+        shard: Whether each worker keeps only its part of weights, gradients and moments (FSDP2),
+            for networks that one process has no memory for. Slower than whole copies.
         engine: Where the workers run; the model does not depend on it.
     """
 
@@ -52,12 +54,18 @@ class TabularNetwork:
     clip_norm: float = 1.0
     clip_value: float = 5.0
     workers: int = 1
+    shard: bool = False
     engine: Engine = field(default=LocalProcesses(), repr=False, compare=False)
 
     @property
     def version(self) -> str:
         """Recipe version."""
         return "tabular-1"
+
+    @property
+    def kind(self) -> str:
+        """What fits it."""
+        return "torch"
 
     def fit(
         self,
@@ -69,8 +77,8 @@ class TabularNetwork:
         """Fit; keeps the weights of the epoch with the least validation log-loss.
 
         Raises:
-            TrainingError: The loss is not finite or explodes, a worker died, or the data cannot be
-                learned from.
+            TrainingError: The loss is not finite or explodes, a worker died, the data cannot be
+                learned from, or checkpoints cannot be written from the start.
         """
         figures = check(train, validation)
         smallest = min(len(train) // _steps(self, train), len(validation))
@@ -79,6 +87,13 @@ class TabularNetwork:
                 f"{self.workers} workers cannot share batches of {smallest} cases: set workers "
                 f"between 1 and {smallest}"
             )
+        if self.shard and self.workers == 1:
+            raise TrainingError(
+                "shard=True spreads the network over its workers, and there is one: set workers "
+                "to 2 or more, or leave shard out"
+            )
+        if checkpoints is not None:
+            checkpoints.begin()
         trained = self.engine.run(
             _fit, self.workers, self, train, validation, seed, checkpoints, figures
         )
@@ -99,8 +114,7 @@ def _fit(
     import torch
 
     torch.set_num_threads(1)
-    progress = _begin(group, recipe, train, validation, seed)
-    replica = group.replicate(progress.network)
+    progress, replica = _begin(group, recipe, train, validation, seed)
     if checkpoints is not None:
         progress.resume(checkpoints, group)
     while progress.epoch < recipe.epochs and progress.since_best < max(1, recipe.patience):
@@ -110,17 +124,24 @@ def _fit(
         progress.finish_epoch(train_loss, validation_loss)
         if checkpoints is not None:
             progress.save(checkpoints, group)
+    best = {name: group.whole(tensor) for name, tensor in progress.best_state.items()}
     if group.rank:
         return None
-    progress.network.load_state_dict(progress.best_state)
-    network = with_sigmoid(progress.network.eval())
+    network = tabular_network(recipe, train)
+    network.load_state_dict(best)
+    network = with_sigmoid(network.eval())
     onnx = export(network, validation)
     with torch.no_grad():
         answers = network(
             torch.from_numpy(validation.numeric), torch.from_numpy(validation.categorical)
         )
     hold_to(answers.numpy()[:, 0], onnx, validation)
-    figures = {"best_validation_loss": progress.best, "epochs": progress.epoch, **figures}
+    figures = {
+        "best_validation_loss": progress.best,
+        "epochs": progress.epoch,
+        "missed_checkpoints": progress.missed,
+        **figures,
+    }
     return TrainedModel(onnx, progress.curves, figures)
 
 
@@ -130,13 +151,18 @@ def _begin(
     train: TrainingData,
     validation: TrainingData,
     seed: int,
-) -> Progress:
-    """The state before the first epoch, the same on every rank but for what dropout drops."""
+) -> tuple[Progress, nn.Module]:
+    """The state before the first epoch, the same on every rank but for what dropout drops.
+
+    Returns:
+        The state, and its network as it is trained on this rank.
+    """
     import numpy as np
     import torch
 
     torch.manual_seed(seed)
     network = tabular_network(recipe, train)
+    replica = group.shard(network) if recipe.shard else group.replicate(network)
     if group.rank:
         torch.manual_seed(seed + group.rank)
     optimizer = torch.optim.AdamW(
@@ -149,7 +175,8 @@ def _begin(
         pct_start=0.2,
     )
     identity = _identity(recipe, train, validation, seed)
-    return Progress(identity, network, optimizer, schedule, np.random.default_rng(seed))
+    order = np.random.default_rng(seed)
+    return Progress(identity, network, optimizer, schedule, order), replica
 
 
 def _epoch(

@@ -34,6 +34,11 @@ class GradientBoosting:
         """Recipe version."""
         return "trees-1"
 
+    @property
+    def kind(self) -> str:
+        """What fits it."""
+        return "lightgbm"
+
     def score(self, train: TrainingData, cases: TrainingData, seed: int) -> NDArray[np.float64]:
         """Fit all trees on `train` and return float64 [n] probabilities of `cases`."""
         import numpy as np

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -70,6 +72,23 @@ def test_a_version_has_its_whole_story_in_its_bundle_and_in_the_history(crowned:
     assert story["schema"]["request"]["scheduled_departure"] == "timestamp"
     run = ledger.registry.client.get_run(rows[0]["run_id"])
     assert run.data.metrics["cpu_seconds"] == story["cpu_seconds"]
+
+
+def test_a_version_has_a_card_in_mlflow_and_in_the_ui(crowned: World) -> None:
+    registry = crowned.resources["registry"]
+    run = registry.run_of(registry.version(MODEL, "2"))
+    import mlflow.artifacts
+
+    folder = registry.client.get_run(run.run_id).info.artifact_uri
+    page = mlflow.artifacts.load_text(f"{folder}/card/model_card.html")
+    assert "<script" not in page
+    assert page.count("data:image/png;base64,") >= 4
+    text = mlflow.artifacts.load_text(f"{folder}/card/model_card.md")
+    shown = crowned.metadata("evaluation")["card"]
+    for told in ("beats_champion(log_loss)", "Not for", "flights.departures", "carrier"):
+        assert told in text
+        assert told in shown
+    assert "Model card" in registry.client.get_model_version(MODEL, "2").description
 
 
 def test_figures_of_every_kind_are_rows_of_the_evaluations(crowned: World) -> None:
@@ -226,3 +245,16 @@ def test_a_rejected_version_stays_out_and_a_champion_cannot_be_rejected(crowned:
     assert missing.exit_code == 1
     assert "has no version 9" in said(missing)
     assert "is rejected already" in said(flywheel("reject", MODEL, "2", "--reason", "no"))
+
+
+def test_every_command_of_the_page_about_versions_runs(crowned: World) -> None:
+    page = (ROOT / "docs" / "registry.md").read_text()
+    blocks = re.findall(r"```bash\n(.*?)```", page, flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert len(lines) == 7
+    for line in lines:
+        command = shlex.split(line, comments=True)
+        assert command[0] == "flywheel"
+        result = flywheel(*command[1:])
+        assert result.exit_code == 0, f"{line}: {result.output}"
+    assert served(crowned) == "1"

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flywheel.checkpoints import ARRAYS, FACTS, MANIFEST, Checkpoint, CheckpointError, Checkpoints
+from flywheel.checkpoints import (
+    ABANDONED_SECONDS,
+    ARRAYS,
+    FACTS,
+    MANIFEST,
+    Checkpoint,
+    CheckpointError,
+    Checkpoints,
+    prune,
+)  # fmt: skip
 from flywheel.settings import ROOT
+from tests.flywheel.full_disk import no_file_larger_than
 
 
 def state(step: int, size: int = 100) -> Checkpoint:
@@ -101,23 +109,12 @@ def test_an_array_of_objects_is_refused_rather_than_pickled(tmp_path: Path) -> N
     assert Checkpoints(tmp_path).latest() is None
 
 
-@contextmanager
-def no_file_larger_than(size: int) -> Iterator[None]:
-    """A disk that refuses to grow: the kernel answers EFBIG where a full one answers ENOSPC."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_disk_that_is_full_is_said_so_and_costs_nothing_that_was_there(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state(1))
     with (
         no_file_larger_than(50_000),
-        pytest.raises(CheckpointError, match="cannot write checkpoint 2 .* make room"),
+        pytest.raises(CheckpointError, match="cannot write checkpoint 2 .0.8 MB. to .*Make room"),
     ):
         checkpoints.save(state(2, size=100_000))
     assert steps(checkpoints) == ["step-00000001"]
@@ -160,3 +157,52 @@ def test_a_writer_killed_at_any_moment_leaves_its_last_one_whole(
         assert found.step >= max(said, default=1)
         assert (found.arrays["weights"] == found.step).all()
     assert "corrupt" not in caplog.text
+
+
+def aged(folder: Path, seconds: float) -> None:
+    """Make it look as if nobody had touched a folder for so long."""
+    then = time.time() - seconds
+    os.utime(folder, (then, then))
+
+
+def test_abandoned_checkpoints_go_and_nothing_else_does(tmp_path: Path) -> None:
+    for name in ("abandoned", "killed while it wrote", "spared", "recent", "begun", "saved to"):
+        Checkpoints(tmp_path / name).save(state(1))
+    (tmp_path / "killed while it wrote" / ".step-00000002.77").mkdir()
+    (tmp_path / "somebody's").mkdir()
+    (tmp_path / "somebody's" / "thesis.txt").write_text("years of work")
+    (tmp_path / "notes.txt").write_text("also theirs")
+    for entry in tmp_path.iterdir():
+        aged(entry, ABANDONED_SECONDS + 60)
+    aged(tmp_path / "recent", ABANDONED_SECONDS - 60)
+    Checkpoints(tmp_path / "begun").begin()
+    Checkpoints(tmp_path / "saved to").save(state(2))
+    prune(tmp_path, "spared")
+    left = {"spared", "recent", "begun", "saved to", "somebody's", "notes.txt"}
+    assert {entry.name for entry in tmp_path.iterdir()} == left
+    prune(tmp_path / "nowhere", "spared")
+
+
+def test_a_fit_in_another_process_keeps_its_checkpoints(tmp_path: Path) -> None:
+    fit = tmp_path / "fit"
+    Checkpoints(fit).save(state(1))
+    aged(fit, ABANDONED_SECONDS + 60)
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(fit)],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    ) as writer:  # fmt: skip
+        assert writer.stdout is not None
+        for _ in range(20):
+            writer.stdout.readline()
+            prune(tmp_path, "another")
+        writer.send_signal(signal.SIGKILL)
+        said = [int(line) for line in writer.stdout.read().split()]
+    assert newest(Checkpoints(fit)) >= max(said, default=20)
+
+
+def test_what_a_killed_prune_left_goes_with_the_next(tmp_path: Path) -> None:
+    left = tmp_path / ".pruned-77"
+    Checkpoints(left).save(state(1))
+    aged(left, ABANDONED_SECONDS + 60)
+    prune(tmp_path, "fit")
+    assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from flywheel.checkpoints import Checkpoint, CheckpointError, Checkpoints
 from flywheel.settings import ROOT
 from flywheel.trainers.tabular import TabularNetwork
 from flywheel.training import TrainedModel
+from tests.flywheel.full_disk import no_file_larger_than
 from tests.flywheel.training_cases import TRAIN, VALIDATION
 
 LONG = TabularNetwork(hidden=(16, 8), epochs=24, patience=24, batch_size=50, learning_rate=1e-2)
@@ -116,7 +118,55 @@ def test_another_fits_checkpoint_is_not_gone_on_from(
     assert fitted == brief.fit(doubled, VALIDATION, 8)
 
 
-def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_said_before_the_first_epoch(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(CheckpointError, match="cannot write checkpoint 1 to .*file"):
+    with pytest.raises(CheckpointError, match="cannot be written to .*file: File exists"):
         LONG.fit(TRAIN, VALIDATION, 7, Checkpoints(tmp_path / "file"))
+
+
+class FullForAWhile(Checkpoints):
+    """On a disk that has no room while some checkpoints are written, and then a kill."""
+
+    full: tuple[int, ...] = (3, 4)
+    killed_at: int = 6
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.step == self.killed_at:
+            raise Killed
+        with no_file_larger_than(500) if checkpoint.step in self.full else nullcontext():
+            super().save(checkpoint)
+
+
+def test_a_disk_that_is_full_costs_checkpoints_and_is_said_loudly(
+    tmp_path: Path, undisturbed: TrainedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Killed):
+        LONG.fit(TRAIN, VALIDATION, 7, FullForAWhile(tmp_path))
+    said = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert len(said) == 2
+    assert "cannot write checkpoint 3 (0.0 MB)" in said[0]
+    assert "Make room on that disk" in said[0]
+    assert "goes on and tries again after its next epoch" in said[0]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["step-00000002", "step-00000005"]
+    resumed = LONG.fit(TRAIN, VALIDATION, 7, Checkpoints(tmp_path))
+    assert resumed.onnx == undisturbed.onnx
+    assert resumed.metrics == {**undisturbed.metrics, "missed_checkpoints": 2}
+
+
+class FullForGood(FullForAWhile):
+    """On a disk that fills up for good."""
+
+    full = tuple(range(3, 100))
+    killed_at = 100
+
+
+def test_a_disk_that_stays_full_does_not_keep_a_training_from_its_end(
+    tmp_path: Path, undisturbed: TrainedModel
+) -> None:
+    trained = LONG.fit(TRAIN, VALIDATION, 7, FullForGood(tmp_path))
+    assert trained.onnx == undisturbed.onnx
+    assert trained.metrics["missed_checkpoints"] == LONG.epochs - 2
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+    found = Checkpoints(tmp_path).latest()
+    assert found is not None
+    assert found.step == 2

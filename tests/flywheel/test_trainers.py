@@ -17,7 +17,7 @@ from flywheel.trainers.tabular import TabularNetwork
 from flywheel.trainers.tree_onnx import trees_to_onnx
 from flywheel.trainers.trees import GradientBoosting
 from flywheel.training import Trainer, TrainingData, TrainingError
-from tests.flywheel.training_cases import TRAIN, VALIDATION
+from tests.flywheel.training_cases import CARRIERS, TRAIN, VALIDATION
 
 TRAINERS = [
     LogisticRegression(),
@@ -50,11 +50,17 @@ def test_an_input_without_any_value_is_named(
 ) -> None:
     numeric = TRAIN.numeric.copy()
     numeric[:, 1] = np.nan
+    # A category without any value has a vocabulary without any word.
+    sizes = (CARRIERS, 1)
+    nothing, nobody = (
+        replace(d, categorical=d.categorical * [1, 0], cardinalities=sizes)
+        for d in (TRAIN, VALIDATION)
+    )
     with caplog.at_level(logging.WARNING):
-        trained = trainer.fit(replace(TRAIN, numeric=numeric), VALIDATION, 7)
-    assert "inputs ['b'] are null in all 400 training cases" in caplog.text
-    assert trained.metrics["all_null_inputs"] == 1
-    assert np.isfinite(predict(trained.onnx, VALIDATION)).all()
+        trained = trainer.fit(replace(nothing, numeric=numeric), nobody, 7)
+    assert "inputs ['b', 'hour'] are null in all 400 training cases" in caplog.text
+    assert trained.metrics["all_null_inputs"] == 2
+    assert np.isfinite(predict(trained.onnx, nobody)).all()
 
 
 @pytest.mark.parametrize("trainer", TRAINERS, ids=lambda t: t.version)

@@ -100,8 +100,8 @@ def label(value: float) -> np.ndarray[Any, Any]:
     ("data", "sentence"),
     [
         (TRAIN.rows(slice(0, 0)), "holds no labelled case"),
-        (TRAIN.rows(TRAIN.label == 1), "have the same label; widen the training window"),
-        (TRAIN.rows(TRAIN.label == 0), "have the same label; widen the training window"),
+        (TRAIN.rows(TRAIN.label == 1), "have the same label; widen the training"),
+        (TRAIN.rows(TRAIN.label == 0), "have the same label; widen the training"),
         (spoiled(label=label(np.nan)), "1 of 400 labels are neither 0 nor 1"),
         (spoiled(label=label(0.5)), "1 of 400 labels are neither 0 nor 1"),
         (spoiled(numeric=number(np.inf)), r"inputs \['b'\] hold infinite values"),
@@ -113,6 +113,14 @@ def test_what_cannot_be_learned_is_refused_in_a_sentence(data: TrainingData, sen
         SMALL.fit(data, VALIDATION, seed=7)
     with pytest.raises(TrainingError, match=sentence):
         SMALL.fit(TRAIN, data, seed=7)
+
+
+def test_it_is_said_whether_cases_to_learn_from_or_to_validate_by_are_missing() -> None:
+    nothing, late = TRAIN.rows(slice(0, 0)), VALIDATION.rows(VALIDATION.label == 1)
+    with pytest.raises(TrainingError, match="no labelled case to learn from"):
+        SMALL.fit(nothing, VALIDATION, seed=7)
+    with pytest.raises(TrainingError, match=f"all {len(late)} labelled cases to validate by"):
+        SMALL.fit(TRAIN, late, seed=7)
 
 
 def test_a_fit_that_diverges_says_what_to_look_at() -> None:
