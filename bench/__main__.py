@@ -37,7 +37,7 @@ BENCHMARKS = {
         Benchmark("evaluation", "what knowing a difference from luck costs", 3, evaluation.measure),
         Benchmark("gateway", "what the gateway costs beside Triton", 3, gateway.measure),
         Benchmark("online", "what reading features online costs", 3, online.measure),
-        Benchmark("training", "what the trainers cost", 3, training.measure),
+        Benchmark("training", "what the trainers cost", 5, training.measure),
         Benchmark("quality", "how good the models are", 1, quality.measure),
     )
 }
