@@ -40,7 +40,7 @@ BENCHMARKS = {
         Benchmark("gates", "what asking every gate costs", 3, gates.measure),
         Benchmark("gateway", "what the gateway costs beside Triton", 3, gateway.measure),
         Benchmark("online", "what reading features online costs", 3, online.measure),
-        Benchmark("training", "what the trainers cost", 3, training.measure),
+        Benchmark("training", "what the trainers cost", 5, training.measure),
         Benchmark("quality", "how good the models are", 1, quality.measure),
         Benchmark("walkforward", "what a walk-forward backtest costs", 1, walkforward.measure),
     )

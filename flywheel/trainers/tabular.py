@@ -40,7 +40,8 @@ class TabularNetwork:
         workers: Processes that share each batch. The gradients are those of one process, up to
             rounding; what dropout drops is not.
         shard: Whether each worker keeps only its part of weights, gradients and moments (FSDP2),
-            for networks that one process has no memory for. Slower than whole copies.
+            for networks that would not fit into memory twice. Rank 0 still puts the network
+            together for the export, and its state for each checkpoint. Costs more CPU than copies.
         engine: Where the workers run; the model does not depend on it.
     """
 
