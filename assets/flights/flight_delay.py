@@ -16,9 +16,13 @@ from flywheel.gates import (
     AtLeast,
     BeatsChampion,
     Calibrated,
+    Latency,
+    Loads,
     NoLeakage,
     NoSliceRegression,
     Parity,
+    SizeLimit,
+    ValidData,
 )
 from flywheel.model import DriftPolicy, Input, ModelSpec, RequestField, Spine, view_inputs
 from flywheel.trainers.baselines import GradientBoosting, LogisticRegression
@@ -86,6 +90,10 @@ FLIGHT_DELAY = ModelSpec(
         NoSliceRegression(("origin", "carrier")),
         Calibrated(0.08),
         Parity(),
+        ValidData(),
+        Loads(),
+        Latency(p99_ms=500.0, at_concurrency=4, requests=500),
+        SizeLimit(megabytes=5.0),
     ),
     slices={"hour": (9, 13, 17, 21)},
     # Weather follows the season whatever happens to delays: it is measured, but it may not trigger.

@@ -1,27 +1,27 @@
 """Evaluation: candidate, champion and baselines on the same cases, and what the gates say of it."""
 
 import hashlib
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.lifecycle import inputs
 from assets.lifecycle.card import card_of, log_card, text_of
+from assets.lifecycle.gathering import gather
 from assets.lifecycle.histories import entered
 from assets.lifecycle.names import Lifecycle
-from assets.lifecycle.parity import replay_parity
 from assets.lifecycle.scored import CANDIDATE, CHAMPION, Scored
 from assets.lifecycle.training import materialization_tags, split_rows
 from flywheel.evaluation import Origin, Scores
-from flywheel.evidence import StoredVerdict
-from flywheel.gates import Cases, Contest, Parity, ParityCount
+from flywheel.evidence import StoredVerdict, judge
+from flywheel.gates import Cases
 from flywheel.model import ModelSpec
-from flywheel.parity import ParityReport
 from resources.feature_store import FeatureStore
 from resources.lakehouse import Lakehouse, fingerprint
 from resources.ledger import Evaluation, Ledger
 from resources.registry import CHALLENGER, Registry, Version
+from resources.trials import Trials
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +61,7 @@ def evaluation(life: Lifecycle) -> dg.AssetsDefinition:
         registry: Registry,
         lakehouse: Lakehouse,
         feature_store: FeatureStore,
+        trials: Trials,
     ) -> dg.MaterializeResult[Any]:
         as_of = date.fromisoformat(context.partition_key)
         ledger = Ledger(lakehouse, registry)
@@ -73,7 +74,10 @@ def evaluation(life: Lifecycle) -> dg.AssetsDefinition:
             )
         stable = split_rows(training_set, inputs.STABLE)
         windows = _score(spec, candidate, champion, training_set, (held_out, stable), registry)
-        parity = _parity(life, as_of, lakehouse, feature_store)
+        gathered = gather(
+            life, as_of, registry.bundle(candidate), windows[RECENT], held_out,
+            lakehouse, feature_store, trials,
+        )  # fmt: skip
         evaluated = Evaluation(
             evaluation_id=_identity(context, spec.name),
             model=spec.name,
@@ -84,7 +88,7 @@ def evaluation(life: Lifecycle) -> dg.AssetsDefinition:
             at=datetime.now(UTC),
         )
         recent = windows[RECENT]
-        verdicts = judge(spec, recent, parity)
+        verdicts = judge(spec.gates, gathered.contest)
         figures = {name: _figures(spec, window) for name, window in windows.items()}
         plots = _plots(spec, recent)
         card = card_of(
@@ -123,7 +127,7 @@ def evaluation(life: Lifecycle) -> dg.AssetsDefinition:
                 "card": dg.MetadataValue.md(text_of(card)),
                 "card_page": dg.MetadataValue.url(page),
                 **recent.scores[CANDIDATE].as_dict(),
-                **({"parity": parity.sentence} if parity else {}),
+                **({"parity": gathered.parity.sentence} if gathered.parity else {}),
                 **{name: dg.MetadataValue.md(plot) for name, plot in plots.items()},
             },
         )
@@ -139,21 +143,6 @@ def origin(life: Lifecycle, one: Evaluation) -> Origin:
         holdout=one.holdout,
         harness=one.harness,
     )
-
-
-def judge(spec: ModelSpec, recent: Scored, parity: ParityReport | None) -> list[StoredVerdict]:
-    """What every gate says of an evaluation."""
-    from flywheel import evidence
-
-    contest = Contest(
-        recent.scores[CANDIDATE], recent.scores.get(CHAMPION), count_of(parity), recent.cases
-    )
-    return evidence.judge(spec.gates, contest)
-
-
-def count_of(report: ParityReport | None) -> ParityCount | None:
-    """A parity report as a gate takes it."""
-    return ParityCount(report.requests, len(report.differences)) if report else None
 
 
 def candidate_of(spec: ModelSpec, as_of: str, registry: Registry) -> Version:
@@ -246,18 +235,6 @@ def _figures(spec: ModelSpec, scored: Scored) -> list[Any]:
         *decisions(scored.cases, scored.rivals, spec.costs),
         *calibration_bins(scored.cases, scored.rivals),
     ]
-
-
-def _parity(
-    life: Lifecycle, as_of: date, lakehouse: Lakehouse, feature_store: FeatureStore
-) -> ParityReport | None:
-    """Replay requests of the last held-out day, if a gate asks for it."""
-    asking = [gate for gate in life.spec.gates if isinstance(gate, Parity)]
-    if not asking:
-        return None
-    limit = max(gate.requests for gate in asking)
-    last = as_of - timedelta(days=1)
-    return replay_parity(life, last, lakehouse, feature_store, limit=limit)
 
 
 def _score_table(windows: dict[str, Scored], evaluated: Evaluation) -> str:

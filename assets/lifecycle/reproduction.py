@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -122,8 +121,7 @@ def reproduce(
         Check("recipe", story["fingerprint"][:16], training_fingerprint(life.spec, rows)[:16]),
     ]
     told("fitting")
-    with tempfile.TemporaryDirectory(prefix="reproduce-"):
-        fitted = fit(life, story["as_of"], rows, number, {})
+    fitted = fit(life, story["as_of"], rows, number, {})
     checks.append(
         Check(
             "onnx",

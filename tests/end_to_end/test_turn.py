@@ -87,7 +87,8 @@ def judged_anew(world: World, life: Lifecycle, as_of: str) -> Any:
         instance=world.instance,
         partition_key=as_of,
         resources={
-            k: world.resources[k] for k in ("lakehouse", "registry", "feature_store", "io_manager")
+            k: world.resources[k]
+            for k in ("lakehouse", "registry", "feature_store", "io_manager", "trials")
         },
         run_config=QUIET,
     )
