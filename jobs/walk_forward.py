@@ -212,6 +212,10 @@ class WalkForward:
                 run_config={**QUIET, **(run_config or {})},
             )
         if not result.success:
+            if _interrupted(result):
+                raise WalkForwardError(
+                    f"{what} was interrupted. The same command goes on where this one was."
+                )
             raise WalkForwardError(f"{what} failed in run {result.run_id}:\n{cause_of(result)}")
 
 
@@ -240,6 +244,13 @@ def period_of(life: Lifecycle, start: date | None, end: date | None) -> tuple[da
     if end <= start:
         raise BacktestError(f"from {start} up to {end} there is no day: --end must be later")
     return start, end
+
+
+def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    """Whether somebody stopped the run, by Ctrl-C or a signal."""
+    failures = [e.step_failure_data for e in result.all_events if e.is_step_failure]
+    names = {one.error.cls_name for one in failures if one.error}
+    return dg.DagsterExecutionInterruptedError.__name__ in names
 
 
 @contextmanager
