@@ -69,6 +69,7 @@ class LogisticRegression:
 
         import numpy as np
         from sklearn.linear_model import LogisticRegression as Regression
+        from threadpoolctl import threadpool_limits
 
         with warnings.catch_warnings():
             # A column without any value has no middle and no spread; it stays at zero.
@@ -77,7 +78,9 @@ class LogisticRegression:
             spread = np.nanstd(train.numeric, axis=0)
         spread = np.where(spread > 0, spread, 1.0)
         model = Regression(C=self.regularisation, max_iter=200, random_state=seed)
-        model.fit(_design(train, center, spread), train.label)
+        # The sums of several threads come in another order, which moves the weights.
+        with threadpool_limits(1):
+            model.fit(_design(train, center, spread), train.label)
         return _Line(center, spread, model.coef_[0], float(np.ravel(model.intercept_)[0]), train)
 
 
