@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
+import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from assets.flights.flight_delay import FLIGHT_DELAY
+from assets.lifecycle.names import Lifecycle
+from assets.lifecycle.training import model
 from definitions import defs
+from flywheel.trainers.baselines import GradientBoosting, LogisticRegression
+from flywheel.trainers.tabular import TabularNetwork
+from flywheel.training import Trainer
 
 REPOSITORY = defs.get_repository_def()
 GRAPH = defs.resolve_asset_graph()
@@ -21,6 +29,12 @@ def test_the_assets_are_those_written_down(snapshot: SnapshotAssertion) -> None:
     assert {
         key.to_user_string(): asset_facts(key) for key in sorted(GRAPH.get_all_asset_keys())
     } == (snapshot)
+
+
+@pytest.mark.parametrize("trainer", [TabularNetwork(), GradientBoosting(), LogisticRegression()])
+def test_the_catalog_shows_the_library_that_fits_a_model(trainer: Trainer) -> None:
+    life = Lifecycle("flights", replace(FLIGHT_DELAY, trainer=trainer))
+    assert model(life).get_asset_spec().kinds == {"mlflow", "onnx", trainer.kind}
 
 
 def test_the_jobs_are_those_written_down(snapshot: SnapshotAssertion) -> None:
