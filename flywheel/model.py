@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flywheel.calendar import Calendar
 from flywheel.dataset import Dataset
@@ -17,6 +17,9 @@ from flywheel.features import FeatureView
 from flywheel.gates import Gate
 from flywheel.trainers.baselines import Baseline
 from flywheel.training import Trainer
+
+if TYPE_CHECKING:
+    from flywheel.sweep import Sweep
 
 RequestFeatures = Callable[[Mapping[str, Any]], Mapping[str, float | str | None]]
 
@@ -124,6 +127,7 @@ class ModelSpec:
         gates: What a candidate must pass.
         drift: When served data counts as drifted.
         retrain_every_days: Longest time without training; None for no schedule.
+        sweep: How the trainer's parameters are searched; None leaves it as it is declared.
     """
 
     name: str
@@ -142,6 +146,7 @@ class ModelSpec:
     holdout_days: int = 7
     seed: int = 20130101
     retrain_every_days: int | None = 28
+    sweep: Sweep | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
@@ -166,6 +171,8 @@ class ModelSpec:
             self._check_source(one)
         if unknown := set(self.drift.signals) - set(inputs):
             raise SpecError(f"{self.name}: drift signals {sorted(unknown)} are not inputs")
+        if self.sweep is not None:
+            self.sweep.check(self.trainer)
 
     def _check_source(self, one: Input) -> None:
         kind, *rest = one.source.split(":")

@@ -9,6 +9,7 @@ from resources.io_manager import IcebergIOManager
 from resources.lakehouse import Lakehouse
 from resources.registry import Registry
 from resources.serving import Serving
+from resources.sweeps import Sweeps
 
 
 def default_resources(settings: Settings) -> dict[str, Any]:
@@ -30,6 +31,11 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             bundle_cache=str(settings.folder("bundles")),
         ),
         "checkpoints": CheckpointFolder(folder=str(settings.home.absolute() / "checkpoints")),
+        "sweeps": Sweeps(
+            folder=str(settings.home.absolute() / "sweeps"),
+            url=settings.sweep_storage,
+            tracking_uri=settings.tracking_uri,
+        ),
         "serving": Serving(
             url=settings.gateway_url,
             spool=str(settings.spool),

@@ -11,6 +11,7 @@ from assets.lifecycle import monitoring, release, training
 from assets.lifecycle.maintenance import maintenance
 from assets.lifecycle.names import Lifecycle
 from assets.lifecycle.online import online_features
+from assets.lifecycle.sweep import sweep
 
 STEPS = (
     training.training_set,
@@ -31,5 +32,6 @@ def lifecycle_assets(domains: Iterable[Domain]) -> list[dg.AssetsDefinition]:
         if domain.models:
             built += [online_features(domain), maintenance(domain)]
         for spec in domain.models:
-            built += [step(Lifecycle(domain.name, spec)) for step in STEPS]
+            steps = (*STEPS, sweep) if spec.sweep else STEPS
+            built += [step(Lifecycle(domain.name, spec)) for step in steps]
     return built

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import tempfile
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from assets.authoring import trailing
 from assets.lifecycle import inputs
 from assets.lifecycle.cases import cases_of
 from assets.lifecycle.names import Lifecycle
+from assets.lifecycle.tuned import tuned
 from flywheel.checkpoints import Checkpoints
 from flywheel.dataset import arrow_type
 from flywheel.model import ModelSpec
@@ -25,13 +27,18 @@ from resources.lakehouse import Lakehouse, fingerprint
 from resources.registry import Registry, Run, Version
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from flywheel_serving.bundle import Manifest
 
 PROBE_ROWS = 16
 
 PROFILE_FILE = "profile.json"
+
+# Its own day and all days before it.
+EVER = trailing(100 * 365)
 
 
 def training_set(life: Lifecycle) -> dg.AssetsDefinition:
@@ -105,6 +112,7 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
         partitions_def=life.as_of,
         backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
         ins={"training_set": dg.AssetIn(life.key("training_set"))},
+        deps=[dg.AssetDep(life.key("sweep"), partition_mapping=EVER)] if spec.sweep else [],
         code_version=spec.trainer.version,
         pool="training",
         **life.facts(
@@ -122,16 +130,18 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
         registry: Registry,
         checkpoints: CheckpointFolder,
     ) -> dg.MaterializeResult[Any]:
-        identity = training_fingerprint(spec, training_set)
-        snapshots = training_snapshots(life, date.fromisoformat(context.partition_key), lakehouse)
+        as_of = date.fromisoformat(context.partition_key)
+        best = tuned(life, as_of, lakehouse)
+        identity = training_fingerprint(best.life.spec, training_set)
+        snapshots = training_snapshots(life, as_of, lakehouse)
         tags = materialization_tags(context, life.key("model"))
         with registry.run(spec.name, f"model {context.partition_key}", tags) as run:
             version = registry.find(spec.name, identity)
             progress = checkpoints.of(identity)
             if version is None:
                 trained, version = _train_and_register(
-                    life, context.partition_key, training_set, identity, registry, run, snapshots,
-                    progress,
+                    best.life, context.partition_key, training_set, identity, registry, run,
+                    snapshots, progress, best.tags,
                 )  # fmt: skip
                 plot = _training_plot(trained)
                 metrics = trained.metrics
@@ -147,6 +157,7 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
                     "mlflow_run": dg.MetadataValue.url(registry.run_url(run)),
                     "git_commit": version.tags.get("git_commit", "unknown"),
                     "input_snapshots": dg.MetadataValue.json(snapshots),
+                    **best.tags,
                     **metrics,
                     **plot,
                 },
@@ -201,6 +212,13 @@ def split_rows(training_set: "pa.Table", split: str) -> "pa.Table":
     import pyarrow.compute as pc
 
     return training_set.filter(pc.equal(training_set.column("split"), split))
+
+
+def training_data(
+    manifest: "Manifest", rows: "pa.Table"
+) -> "tuple[TrainingData, NDArray[np.bool_]]":
+    """The rows to train on, encoded, and which of them validate (bool [n])."""
+    return inputs.encode(manifest, rows), validation_cases(_day_numbers(rows))
 
 
 def training_tag(life: Lifecycle, as_of: date) -> str:
@@ -280,6 +298,7 @@ def _train_and_register(
     run: Run,
     snapshots: dict[str, int],
     checkpoints: Checkpoints,
+    more_tags: Mapping[str, str],
 ) -> tuple[TrainedModel, Version]:
     """Fit, seal the bundle, upload it, and register it last."""
     spec = life.spec
@@ -294,8 +313,7 @@ def _train_and_register(
         inputs.vocabularies_of(spec, rows),
         {"as_of": as_of, "mlflow_run": run.run_id, "git_commit": tags["git_commit"]},
     )
-    data = inputs.encode(manifest, rows)
-    validation = validation_cases(_day_numbers(rows))
+    data, validation = training_data(manifest, rows)
     trained = spec.trainer.fit(
         data.rows(~validation), data.rows(validation), spec.seed, checkpoints
     )
@@ -308,6 +326,7 @@ def _train_and_register(
             "training_days": spec.training_days,
             "holdout_days": spec.holdout_days,
             "inputs": len(spec.inputs),
+            **more_tags,
         },
         metrics={"training_rows": float(rows.num_rows), **trained.metrics},
         curves=trained.curves,
@@ -328,6 +347,7 @@ def _train_and_register(
             "git_commit": tags["git_commit"],
             "input_snapshots": json.dumps(snapshots),
             "onnx_sha256": hashlib.sha256(trained.onnx).hexdigest(),
+            **more_tags,
         },
     )
     return trained, version
