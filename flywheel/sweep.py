@@ -197,9 +197,7 @@ class Sweep:
             )
         for name, values in self.space.items():
             if problem := values.problem(declared[name]):
-                raise SpecError(
-                    f"the sweep searches {name}, which in the declared {kind} {problem}"
-                )
+                raise SpecError(f"the sweep searches {name}, which in this {kind} {problem}")
 
     def declared(self, trainer: Trainer) -> dict[str, Any]:
         """The declared values of the fields that are searched."""

@@ -16,7 +16,7 @@ from flywheel.trainers.linear import LogisticRegression
 from flywheel.trainers.tabular import TabularNetwork
 from flywheel.trainers.tree_onnx import trees_to_onnx
 from flywheel.trainers.trees import GradientBoosting
-from flywheel.training import Trainer, TrainingData, TrainingError
+from flywheel.training import Pruned, Trainer, TrainingData, TrainingError
 from tests.flywheel.training_cases import TRAIN, VALIDATION
 
 TRAINERS = [
@@ -150,3 +150,22 @@ def test_an_exported_line_answers_as_scikit_learn_does() -> None:
     expected = line.score(train, asked, 7)
     assert np.ptp(expected) > 0.5
     np.testing.assert_allclose(predict(trained.onnx, asked), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS[1:], ids=lambda t: t.version)
+def test_a_fit_tells_how_each_step_went_and_ends_when_it_is_told_to(trainer: Trainer) -> None:
+    told: list[tuple[int, float]] = []
+
+    def watch(step: int, loss: float) -> None:
+        told.append((step, loss))
+
+    trained = trainer.fit(TRAIN, VALIDATION, 7, report=watch)
+    assert told == list(enumerate(trained.curves["validation_loss"], start=1))
+    assert trained == trainer.fit(TRAIN, VALIDATION, 7)
+
+    def stop(step: int, _loss: float) -> None:
+        if step == 2:
+            raise Pruned
+
+    with pytest.raises(Pruned):
+        trainer.fit(TRAIN, VALIDATION, 7, report=stop)
