@@ -62,7 +62,7 @@ class Float:
 
     def suggest(self, trial: optuna.Trial, name: str) -> float:
         """See `Range.suggest`."""
-        return trial.suggest_float(name, self.low, self.high, log=self.log)
+        return self.decode(trial.suggest_float(name, self.low, self.high, log=self.log))
 
     def encode(self, value: float) -> float:
         """See `Range.encode`."""
@@ -92,7 +92,7 @@ class Int:
 
     def suggest(self, trial: optuna.Trial, name: str) -> int:
         """See `Range.suggest`."""
-        return trial.suggest_int(name, self.low, self.high, log=self.log)
+        return self.decode(trial.suggest_int(name, self.low, self.high, log=self.log))
 
     def encode(self, value: int) -> int:
         """See `Range.encode`."""

@@ -71,7 +71,10 @@ class GradientBoosting:
             valid_names=["train", "validation"],
             callbacks=[lightgbm.record_evaluation(losses), *([_told(report)] if report else [])],
         )
-        curves = {f"{name}_loss": of["binary_logloss"] for name, of in losses.items()}
+        curves = {
+            f"{name}_loss": [float(loss) for loss in of["binary_logloss"]]
+            for name, of in losses.items()
+        }
         best = int(np.argmin(curves["validation_loss"])) + 1
         dump = booster.dump_model(num_iteration=best)
         onnx = trees_to_onnx(dump, len(train.numbers), len(train.categories))
@@ -108,7 +111,7 @@ def _told(report: Report) -> Callable[[CallbackEnv], None]:
     def after_tree(state: CallbackEnv) -> None:
         for name, _measure, loss, *_rest in state.evaluation_result_list or []:
             if name == "validation":
-                report(state.iteration + 1, loss)
+                report(state.iteration + 1, float(loss))
 
     return after_tree
 

@@ -29,12 +29,13 @@ from flywheel.calendar import Calendar
 from flywheel.dataset import Dataset, columns, required
 from flywheel.gates import AtLeast
 from flywheel.model import DriftPolicy, Input, ModelSpec, RequestField, SpecError, Spine
-from flywheel.settings import ROOT
+from flywheel.settings import ROOT, Settings
 from flywheel.study import JOURNAL
 from flywheel.sweep import Float, Int, Sweep, from_json
 from flywheel.trainers.linear import LogisticRegression
 from flywheel.trainers.trees import GradientBoosting
 from jobs.build import jobs_and_schedules
+from resources.build import default_resources
 from resources.checkpoints import CheckpointFolder
 from resources.io_manager import IcebergIOManager
 from resources.registry import Registry
@@ -68,6 +69,7 @@ SIXES = ModelSpec(
         label_known_at="landed_at",
         request=(
             RequestField("throw_id", "string"),
+            RequestField("thrown_at", "timestamp"),
             RequestField("table", "string"),
             RequestField("force", "float"),
         ),
@@ -355,7 +357,9 @@ def test_only_a_model_with_a_sweep_has_the_asset_and_the_job() -> None:
     def made(spec: ModelSpec) -> tuple[dg.AssetGraph, set[str]]:
         domain = Domain("dice", (), (spec,))
         jobs, _schedules = jobs_and_schedules([domain])
-        graph = dg.Definitions(assets=lifecycle_assets([domain])).resolve_asset_graph()
+        resources = default_resources(Settings())
+        defined = dg.Definitions(assets=lifecycle_assets([domain]), resources=resources)
+        graph = defined.resolve_asset_graph()
         return graph, {job.name for job in jobs}
 
     graph, jobs = made(SIXES)

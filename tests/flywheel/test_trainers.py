@@ -32,6 +32,9 @@ def test_every_trainer_keeps_the_contract(trainer: Trainer) -> None:
     assert trainer.fit(TRAIN, VALIDATION, 7, None) == trained
     assert auc(VALIDATION.label, predict(trained.onnx, VALIDATION)) > 0.7
     assert trained.metrics["best_validation_loss"] == min(trained.curves["validation_loss"])
+    # A number of numpy's is none to Dagster's metadata.
+    curves = [value for curve in trained.curves.values() for value in curve]
+    assert {type(value) for value in (*curves, *trained.metrics.values())} <= {float, int}
     graph = onnx.load_from_string(trained.onnx).graph
     tensors = {
         t.name: (t.type.tensor_type.elem_type, [d.dim_value for d in t.type.tensor_type.shape.dim])
