@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 
 JOURNAL, LOCK = "journal.log", "running"
 
+# Changes whenever the same sweep would try something else.
+RECIPE = "study-1"
+
+# A Gaussian process learns from complete trials alone, so it can wait long for Optuna's ten: twelve
+# of 20 trials on flights were pruned, and none was its own.
+COMPLETE_FOR_GP = 5
+
 # In a trial's user attributes.
 SENTENCE, EPOCHS = "sentence", "epochs"
 
@@ -229,7 +236,9 @@ def _sampler(sweep: Sweep) -> BaseSampler:
             self._of_trial = (
                 TPESampler(seed=seed)
                 if sweep.sampler == "tpe"
-                else GPSampler(seed=seed, warn_independent_sampling=False)
+                else GPSampler(
+                    seed=seed, n_startup_trials=COMPLETE_FOR_GP, warn_independent_sampling=False
+                )
             )
 
         def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, Any]:

@@ -161,7 +161,7 @@ class Sweep:
         space: Ranges by field of the trainer; each holds the declared value.
         trials: How many are finished: completed, pruned or failed.
         sampler: `tpe` (Bergstra 2011; cheap) or `gp` (a Gaussian process: better where a trial is
-            expensive and there are fewer than a hundred).
+            expensive and there are fewer than a hundred; it learns nothing from pruned ones).
         pruner: What ends trials early: `median` (worse than the median at the same step),
             `hyperband` (Li 2018; harsher), or `none`. Either favours quick starters: leave it at
             `none` if how long a fit runs is itself searched.

@@ -14,7 +14,7 @@ from assets.lifecycle.names import Lifecycle
 from assets.lifecycle.training import materialization_tags, split_rows, training_data
 from assets.lifecycle.tuned import sweep_table, trainer_name
 from flywheel.model import ModelSpec
-from flywheel.study import Study, run_study, save_study
+from flywheel.study import RECIPE, Study, run_study, save_study
 from flywheel.sweep import Sweep, Trial, best, to_json
 from resources.lakehouse import fingerprint
 from resources.registry import Registry, Run
@@ -133,9 +133,9 @@ def _identity(spec: ModelSpec, declared: Sweep, rows: "pa.Table") -> str:
     import optuna
 
     searched = dataclasses.replace(declared, space=dict(sorted(declared.space.items())), trials=1)
-    recipe = (searched, spec.inputs, spec.trainer, spec.trainer.version, spec.seed)
+    trainer = (spec.trainer, spec.trainer.version, spec.seed)
     digest = hashlib.sha256(fingerprint(rows).encode())
-    digest.update(repr((recipe, optuna.__version__)).encode())
+    digest.update(repr((searched, spec.inputs, trainer, RECIPE, optuna.__version__)).encode())
     digest.update(inputs.transform_source(spec) or b"")
     return digest.hexdigest()[:16]
 
