@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flywheel.evaluation import calibration, precision_recall_curve, roc_curve
-from flywheel.sweep import Trial
 from flywheel.thresholds import Costs, best_threshold, threshold_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
+
+    from flywheel.sweep import Trial
 
 # Okabe and Ito's palette, readable with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

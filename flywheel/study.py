@@ -1,23 +1,19 @@
 """How a sweep runs: an Optuna study that can be killed anywhere and goes on.
 
-A study of one worker lives in a journal file. What a killed process had under way is left out when
-the journal is opened again, and since each trial's random numbers follow from its own number, it is
-then repeated: the finished study is the one that nobody disturbed. Several workers share a database
-with heartbeats instead: the trial of a dead worker is failed and its parameters are tried again.
+Each trial's random numbers follow from its own number, so one that a killed process left out is
+repeated as it was: with one worker the finished study is the one that nobody disturbed. Where it is
+kept is `flywheel.study_place`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flywheel.study_place import SENTENCE, StudyPlace, finished_trials
 from flywheel.sweep import State, Sweep, Trial, best, with_parameters
 from flywheel.training import Pruned, Report, Trainer, TrainingData, TrainingError
 
@@ -25,59 +21,15 @@ if TYPE_CHECKING:
     import optuna
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
-    from optuna.storages import BaseStorage
-
-JOURNAL, LOCK = "journal.log", "running"
 
 # Changes whenever the same sweep would try something else.
 RECIPE = "study-1"
 
-# A Gaussian process learns from complete trials alone, so it can wait long for Optuna's ten: twelve
-# of 20 trials on flights were pruned, and none was its own.
-COMPLETE_FOR_GP = 5
-
-# In a trial's user attributes.
-SENTENCE, EPOCHS = "sentence", "epochs"
+# The user attribute that says how many steps a trial took.
+EPOCHS = "epochs"
 
 # Fewer complete trials say nothing about which parameter matters.
 ENOUGH_TO_RANK = 5
-
-# How often the parameters of workers that died are tried again: they may be what killed them.
-RETRIES = 2
-
-
-@dataclass(frozen=True)
-class StudyPlace:
-    """Where a study is kept.
-
-    Attributes:
-        name: Unique name of the study.
-        folder: Of its journal, which one process at a time may write.
-        url: SQLAlchemy address of a database that several workers share; then there is no journal.
-        heartbeat_seconds: How often a worker tells that database that it is alive. One that has
-            been silent for twice as long is dead.
-    """
-
-    name: str
-    folder: Path
-    url: str = ""
-    heartbeat_seconds: int = 30
-
-    @contextmanager
-    def opened(self) -> Iterator[BaseStorage]:
-        """The study's storage, without what a dead process had under way.
-
-        Raises:
-            TrainingError: Another process is running the study, or the database cannot hold any.
-        """
-        with warnings.catch_warnings():
-            # Journals and heartbeats are called experimental; their behaviour is tested here.
-            warnings.simplefilter("ignore", _experimental())
-            if self.url:
-                yield _database(self)
-            else:
-                with _only_process(self.folder):
-                    yield _journal(self)
 
 
 @dataclass(frozen=True)
@@ -132,15 +84,8 @@ def run_study(
         first = {n: sweep.space[n].encode(v) for n, v in sweep.declared(trainer).items()}
         study.enqueue_trial(first, skip_if_exists=True)
         known: set[int] = set()
-        while True:
-            finished = _finished(study)
-            for trial in finished[: sweep.trials]:
-                if trial.number not in known:
-                    known.add(trial.number)
-                    told(_trial(sweep, trial))
-            if len(finished) >= sweep.trials:
-                break
-            if len(finished) + _under_way(study) >= sweep.trials:
+        while not _enough(sweep, study, told, known):
+            if len(finished_trials(study)) + _under_way(study) >= sweep.trials:
                 # Others have the rest; should one of them die, its trial is ours.
                 time.sleep(place.heartbeat_seconds / 10)
                 optuna.storages.fail_stale_trials(study)
@@ -151,7 +96,7 @@ def run_study(
                 n_trials=1,
                 catch=(TrainingError,),
             )
-        trials = tuple(_trial(sweep, trial) for trial in finished[: sweep.trials])
+        trials = tuple(_trial(sweep, t) for t in finished_trials(study)[: sweep.trials])
         if best(trials) is None:
             # Not kept: the cause may lie outside of what the study's name says, such as in memory.
             optuna.delete_study(study_name=place.name, storage=storage)
@@ -162,17 +107,16 @@ def run_study(
         return Study(trials, _importances(study))
 
 
-def save_study(place: StudyPlace, file: Path) -> None:
-    """Write a study as a journal file, which `optuna.load_study` opens."""
-    import optuna
-    from optuna.storages.journal import JournalFileBackend, JournalStorage
-
-    with place.opened() as storage:
-        optuna.copy_study(
-            from_study_name=place.name,
-            from_storage=storage,
-            to_storage=JournalStorage(JournalFileBackend(str(file))),
-        )
+def _enough(
+    sweep: Sweep, study: optuna.Study, told: Callable[[Trial], None], known: set[int]
+) -> bool:
+    """Whether the trials are finished; tells of those that are not known yet."""
+    finished = finished_trials(study)
+    for trial in finished[: sweep.trials]:
+        if trial.number not in known:
+            known.add(trial.number)
+            told(_trial(sweep, trial))
+    return len(finished) >= sweep.trials
 
 
 def _fit(
@@ -236,9 +180,7 @@ def _sampler(sweep: Sweep) -> BaseSampler:
             self._of_trial = (
                 TPESampler(seed=seed)
                 if sweep.sampler == "tpe"
-                else GPSampler(
-                    seed=seed, n_startup_trials=COMPLETE_FOR_GP, warn_independent_sampling=False
-                )
+                else GPSampler(seed=seed, warn_independent_sampling=False)
             )
 
         def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, Any]:
@@ -269,20 +211,6 @@ def _pruner(sweep: Sweep, study: optuna.Study) -> BasePruner:
         return MedianPruner(n_warmup_steps=steps // 3)
     # Left to itself it takes the longest of those that it happens to see first.
     return HyperbandPruner(min_resource=max(1, steps // 9), max_resource=steps)
-
-
-def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trials that ended by themselves: one that failed without a sentence was interrupted."""
-    return [t for t in study.get_trials(deepcopy=False) if _ended(t)]
-
-
-def _ended(trial: optuna.trial.FrozenTrial) -> bool:
-    import optuna
-
-    state = optuna.trial.TrialState
-    return trial.state in (state.COMPLETE, state.PRUNED) or (
-        trial.state == state.FAIL and SENTENCE in trial.user_attrs
-    )
 
 
 def _under_way(study: optuna.Study) -> int:
@@ -323,62 +251,3 @@ def _importances(study: optuna.Study) -> dict[str, float]:
     if len(complete) < ENOUGH_TO_RANK or len({trial.value for trial in complete}) == 1:
         return {}
     return optuna.importance.get_param_importances(study)
-
-
-def _journal(place: StudyPlace) -> BaseStorage:
-    """The journal with the finished trials of the one that was there, in their order."""
-    import optuna
-    from optuna.storages.journal import JournalFileBackend, JournalStorage
-
-    journal = place.folder / JOURNAL
-    aside = journal.with_suffix(".aside")
-    # Optuna's own locks, which a killed process leaves behind: this process is the only one.
-    for left in (aside, *place.folder.glob("*.lock*")):
-        left.unlink(missing_ok=True)
-    if journal.exists():
-        before = JournalStorage(JournalFileBackend(str(journal)))
-        after = JournalStorage(JournalFileBackend(str(aside)))
-        for name in optuna.get_all_study_names(before):
-            kept = optuna.create_study(storage=after, study_name=name, direction="minimize")
-            kept.add_trials(_finished(optuna.load_study(study_name=name, storage=before)))
-        aside.replace(journal)
-    return JournalStorage(JournalFileBackend(str(journal)))
-
-
-def _database(place: StudyPlace) -> BaseStorage:
-    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-
-    try:
-        return RDBStorage(
-            place.url,
-            engine_kwargs={"pool_pre_ping": True},
-            heartbeat_interval=place.heartbeat_seconds,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
-        )
-    except RuntimeError as error:
-        # So Optuna says that the tables of MLflow, or of a later Optuna, are there.
-        raise TrainingError(
-            "the database of FLYWHEEL_SWEEP_STORAGE holds the tables of another program or of "
-            f"another version of Optuna: give the sweeps a database of their own ({error})"
-        ) from error
-
-
-@contextmanager
-def _only_process(folder: Path) -> Iterator[None]:
-    """Hold the folder; the kernel lets go of it when the process ends, however it does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise TrainingError(
-                f"another process is running the sweep in {folder}: wait for it, or let several "
-                "share a database (FLYWHEEL_SWEEP_STORAGE)"
-            ) from error
-        yield
-
-
-def _experimental() -> type[Warning]:
-    from optuna.exceptions import ExperimentalWarning
-
-    return ExperimentalWarning

@@ -161,7 +161,7 @@ class Sweep:
         space: Ranges by field of the trainer; each holds the declared value.
         trials: How many are finished: completed, pruned or failed.
         sampler: `tpe` (Bergstra 2011; cheap) or `gp` (a Gaussian process: better where a trial is
-            expensive and there are fewer than a hundred; it learns nothing from pruned ones).
+            expensive and there are fewer than a hundred; without a pruner only).
         pruner: What ends trials early: `median` (worse than the median at the same step),
             `hyperband` (Li 2018; harsher), or `none`. Either favours quick starters: leave it at
             `none` if how long a fit runs is itself searched.
@@ -183,6 +183,12 @@ class Sweep:
             raise SpecError(f"sampler is one of {get_args(Sampler)}, not {self.sampler!r}")
         if self.pruner not in get_args(Pruner):
             raise SpecError(f"pruner is one of {get_args(Pruner)}, not {self.pruner!r}")
+        if self.sampler == "gp" and self.pruner != "none":
+            # Seen on flights: eight trials of 20 were the same one, pruned each time.
+            raise SpecError(
+                "sampler 'gp' does not learn from pruned trials and proposes them again: give it "
+                "pruner='none', or use 'tpe'"
+            )
 
     def check(self, trainer: Trainer) -> None:
         """Hold the space against the trainer.

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 
-from flywheel.study import StudyPlace
+from flywheel.study_place import StudyPlace
 
 PORTS = {"postgresql": 5432, "mysql": 3306}
 

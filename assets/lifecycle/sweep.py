@@ -14,7 +14,8 @@ from assets.lifecycle.names import Lifecycle
 from assets.lifecycle.training import materialization_tags, split_rows, training_data
 from assets.lifecycle.tuned import sweep_table, trainer_name
 from flywheel.model import ModelSpec
-from flywheel.study import RECIPE, Study, run_study, save_study
+from flywheel.study import RECIPE, Study, run_study
+from flywheel.study_place import save_study
 from flywheel.sweep import Sweep, Trial, best, to_json
 from resources.lakehouse import fingerprint
 from resources.registry import Registry, Run

@@ -30,7 +30,7 @@ from flywheel.dataset import Dataset, columns, required
 from flywheel.gates import AtLeast
 from flywheel.model import DriftPolicy, Input, ModelSpec, RequestField, SpecError, Spine
 from flywheel.settings import ROOT, Settings
-from flywheel.study import JOURNAL
+from flywheel.study_place import JOURNAL
 from flywheel.sweep import Float, Int, Sweep, from_json
 from flywheel.trainers.linear import LogisticRegression
 from flywheel.trainers.trees import GradientBoosting

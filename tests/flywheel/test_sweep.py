@@ -18,7 +18,8 @@ import pytest
 
 from flywheel.model import SpecError
 from flywheel.settings import ROOT
-from flywheel.study import JOURNAL, Study, StudyPlace, run_study, save_study
+from flywheel.study import Study, run_study
+from flywheel.study_place import JOURNAL, StudyPlace, save_study
 from flywheel.sweep import Choice, Float, Int, Sweep, Trial, best, from_json, to_json
 from flywheel.trainers.linear import LogisticRegression
 from flywheel.trainers.tabular import TabularNetwork

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from flywheel.settings import ROOT
-from flywheel.study import StudyPlace, run_study
+from flywheel.study import run_study
+from flywheel.study_place import StudyPlace
 from flywheel.sweep import Float, Int, Sweep
 from flywheel.trainers.trees import GradientBoosting
 from flywheel.training import TrainingError
@@ -39,7 +40,8 @@ def database(postgres: str) -> str:
 WORKER = """
 import signal, sys
 from pathlib import Path
-from flywheel.study import StudyPlace, run_study
+from flywheel.study import run_study
+from flywheel.study_place import StudyPlace
 from tests.flywheel.training_cases import TRAIN, VALIDATION
 from tests.resources.test_sweeps import SWEEP, TREES
 from flywheel.trainers.trees import GradientBoosting
