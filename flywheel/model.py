@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flywheel.calendar import Calendar
 from flywheel.column import NUMBERS
@@ -19,6 +19,9 @@ from flywheel.gates import Gate, Quantized, slice_columns
 from flywheel.thresholds import Costs
 from flywheel.trainers.baselines import Baseline
 from flywheel.training import Trainer
+
+if TYPE_CHECKING:
+    from flywheel.sweep import Sweep
 
 RequestFeatures = Callable[[Mapping[str, Any]], Mapping[str, float | str | None]]
 
@@ -136,6 +139,7 @@ class ModelSpec:
             model card.
         precision: Of the network that is served. With `int8` it is quantised after the fit, and its
             float original travels in the bundle; needs the gate `Quantized`.
+        sweep: How the trainer's parameters are searched; None leaves it as it is declared.
     """
 
     name: str
@@ -160,6 +164,7 @@ class ModelSpec:
     intended_use: str = ""
     limits: tuple[str, ...] = ()
     precision: Literal["float32", "int8"] = "float32"
+    sweep: Sweep | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
@@ -191,6 +196,8 @@ class ModelSpec:
             raise SpecError(f"{self.name}: stable_every_days must be 2 or more")
         for name, edges in self.slice_bands.items():
             self._check_slice(name, edges)
+        if self.sweep is not None:
+            self.sweep.check(self.trainer)
 
     def _check_precision(self) -> None:
         if self.precision not in ("float32", "int8"):

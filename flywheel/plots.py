@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from flywheel.backtest import Measure
+    from flywheel.sweep import Trial
 
 # Okabe and Ito's palette, readable with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -35,6 +36,84 @@ def training_curve(curves: Mapping[str, Sequence[float]]) -> str:
     axes.set_xticks(range(1, 1 + max(len(values) for values in curves.values())))
     axes.legend(frameon=False)
     return _markdown(figure, "training curve")
+
+
+def search_history(trials: Sequence[Trial]) -> str:
+    """Loss of each complete trial and the best so far; what was pruned or failed is on the rim."""
+    figure, axes = _figure(4.6)
+    complete = [t for t in trials if t.state == "complete"]
+    numbers = [t.number for t in complete]
+    losses = np.array([t.value for t in complete], dtype=np.float64)
+    best = np.minimum.accumulate(losses)
+    axes.plot(numbers, losses, "o", color=COLOURS[0], label="complete", markersize=4)
+    axes.step([*numbers, trials[-1].number], [*best, best[-1]], where="post", color=COLOURS[1])
+    if trials[0].state == "complete":
+        axes.axhline(losses[0], linestyle=":", color="grey", linewidth=1, label="as declared")
+    for state, marker, colour in (("pruned", "v", "grey"), ("failed", "x", COLOURS[1])):
+        if on_rim := [t.number for t in trials if t.state == state]:
+            # The rim is 1 in the axes' own coordinates, wherever the losses lie.
+            axes.plot(
+                on_rim, [1.0] * len(on_rim), marker, color=colour, label=state, markersize=4,
+                transform=axes.get_xaxis_transform(), clip_on=False,
+            )  # fmt: skip
+    axes.set(xlabel="trial", ylabel="validation log-loss (nats)", title="Search")
+    axes.locator_params(axis="x", integer=True)
+    axes.legend(frameon=False, fontsize=8)
+    return _markdown(figure, "search history")
+
+
+def parallel_coordinates(trials: Sequence[Trial], logarithmic: Collection[str] = ()) -> str:
+    """A line per complete trial through its parameters to its loss; the darker the better."""
+    complete = [t for t in trials if t.state == "complete"]
+    names = list(complete[0].parameters)
+    figure, axes = _figure(1.6 + 1.3 * len(names))
+    losses = np.array([t.value for t in complete], dtype=np.float64)
+    heights = [_axis(axes, i, [t.parameters[n] for t in complete], n in logarithmic)
+               for i, n in enumerate(names)]  # fmt: skip
+    heights.append(_axis(axes, len(names), losses.tolist(), logarithmic=False))
+    from matplotlib import colormaps
+
+    ranks = losses.argsort().argsort() / max(1, len(losses) - 1)
+    for line in np.argsort(-losses):  # the best on top
+        colour = colormaps["viridis"](0.95 * ranks[line])
+        width = 2.5 if ranks[line] == 0 else 1
+        axes.plot(range(len(heights)), [h[line] for h in heights], color=colour, linewidth=width)
+    axes.set_xticks(range(len(heights)), [*names, "log-loss"])
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set(title="Trials", xlim=(-0.1, len(names) + 0.55), ylim=(-0.05, 1.05))
+    return _markdown(figure, "parallel coordinates")
+
+
+def _axis(axes: Axes, place: int, values: Sequence[Any], logarithmic: bool) -> list[float]:
+    """Draw one upright axis with its labels; the heights of the values on it, 0 to 1."""
+    axes.axvline(place, color="grey", linewidth=0.8)
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        numbers = np.log(values) if logarithmic else np.asarray(values, dtype=np.float64)
+        low, high = float(numbers.min()), float(numbers.max())
+        heights = (numbers - low) / ((high - low) or 1.0)
+        labels = {0.0: min(values), 1.0: max(values)}
+        texts = {height: f"{value:.4g}" for height, value in labels.items()}
+    else:
+        kinds = sorted({repr(value) for value in values})
+        of_kind = dict(zip(kinds, np.linspace(0, 1, len(kinds)), strict=True))
+        heights = np.array([of_kind[repr(value)] for value in values])
+        texts = {height: kind for kind, height in of_kind.items()}
+    for height, text in texts.items():
+        axes.annotate(
+            text, (place, height), (3, 0), textcoords="offset points", fontsize=7, va="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}, zorder=3,
+        )  # fmt: skip
+    return heights.tolist()
+
+
+def parameter_importance(importances: Mapping[str, float]) -> str:
+    """Horizontal bars, the parameter that matters most on top."""
+    names = sorted(importances, key=lambda name: importances[name])
+    figure, axes = _figure(4.6, height=0.9 + 0.3 * len(names))
+    axes.barh(names, [importances[name] for name in names], color=COLOURS[0], height=0.7)
+    axes.set(xlabel="share", title="Importance of the parameters")
+    return _markdown(figure, "parameter importance")
 
 
 def roc(label: ArrayLike, predictions: Mapping[str, ArrayLike], scores: Mapping[str, float]) -> str:

@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     feast_registry: str = Field(
         default="", description="Feast's SQL registry; default SQLite in home."
     )
+    sweep_storage: str = Field(
+        default="",
+        description="Database in which several workers share a sweep; default journals in home.",
+    )
     pseudonym_key: str | None = Field(
         default=None, description="Secret of the prediction log's pseudonyms."
     )

@@ -7,6 +7,7 @@ with the two input tensors and the one output tensor that serving knows.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Protocol
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 VALIDATION_EVERY = 10
 
 log = logging.getLogger(__name__)
+
+# Is called after each step of a fit (an epoch, a tree) with its number, from 1, and its validation
+# log-loss; raises `Pruned` to end the fit.
+Report = Callable[[int, float], None]
+
+
+class Pruned(Exception):  # noqa: N818 - nothing went wrong
+    """Who watches a fit has seen enough of it."""
 
 
 class TrainingError(RuntimeError):
@@ -207,6 +216,7 @@ class Trainer(Protocol):
         validation: TrainingData,
         seed: int,
         checkpoints: Checkpoints | None = None,
+        report: Report | None = None,
     ) -> TrainedModel:
         """Fit on `train`; `validation` (later cases) may stop the fit early.
 
@@ -216,8 +226,10 @@ class Trainer(Protocol):
             seed: Of everything random: the same seed gives the same bytes.
             checkpoints: Where a fit that takes long keeps its state, and goes on from, with the
                 same result as if it had never been killed. A fit of seconds may ignore it.
+            report: Is told how each step went. A fit of one step may ignore it.
 
         Raises:
+            Pruned: `report` raised it.
             TrainingError: The fit diverged or the data cannot be learned from.
         """
         ...

@@ -31,6 +31,8 @@ def jobs_and_schedules(
             life = Lifecycle(domain.name, spec)
             train = training_job(life)
             jobs += [train, monitoring_job(life), replay_job(life)]
+            if spec.sweep:
+                jobs.append(sweep_job(life))
             schedules.append(training_schedule(life, train))
     return jobs, schedules
 
@@ -87,6 +89,18 @@ def training_job(life: Lifecycle) -> UnresolvedAssetJobDefinition:
         partitions_def=life.as_of,
         description=f"Train {life.spec.name} as of a day, compare it with the champion, and deploy "
         "it if it is better.",
+        tags={"flywheel/model": life.spec.name},
+    )
+
+
+def sweep_job(life: Lifecycle) -> UnresolvedAssetJobDefinition:
+    """The search of a trainer's parameters: by hand, as it takes many times as long as a fit."""
+    return dg.define_asset_job(
+        f"{life.spec.name}_sweep",
+        dg.AssetSelection.assets(life.key("training_set"), life.key("sweep")),
+        partitions_def=life.as_of,
+        description=f"Search the parameters of {life.spec.name} as of a day; models of that day "
+        "and later take the best.",
         tags={"flywheel/model": life.spec.name},
     )
 

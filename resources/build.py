@@ -9,6 +9,7 @@ from resources.io_manager import IcebergIOManager
 from resources.lakehouse import Lakehouse
 from resources.registry import Registry
 from resources.serving import Serving
+from resources.sweeps import Sweeps
 from resources.trials import Trials
 
 
@@ -32,6 +33,11 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             cpu_hour_price=settings.cpu_hour_price,
         ),
         "checkpoints": CheckpointFolder(folder=str(settings.home.absolute() / "checkpoints")),
+        "sweeps": Sweeps(
+            folder=str(settings.home.absolute() / "sweeps"),
+            url=settings.sweep_storage,
+            tracking_uri=settings.tracking_uri,
+        ),
         "serving": Serving(
             url=settings.gateway_url,
             spool=str(settings.spool),

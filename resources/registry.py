@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
+# By this tag MLflow's UI shows a run under another one.
+PARENT = "mlflow.parentRunId"
+
 # MLflow truncates longer parameters without saying so.
 LONGEST_PARAMETER = 6000
 
@@ -110,15 +113,20 @@ class Registry(dg.ConfigurableResource):
         return _client(self.tracking_uri)
 
     @contextmanager
-    def run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+    def run(
+        self, experiment: str, name: str, tags: Mapping[str, str], parent: Run | None = None
+    ) -> Iterator[Run]:
         """One MLflow run for one materialization; a retry of it continues the same run.
 
         Args:
             experiment: Experiment name, made if it is new.
             name: Run name.
             tags: Must identify the materialization: they are how a retry finds its run.
+            parent: The run that this one is part of; then they identify it within that one.
         """
         client = self.client
+        if parent is not None:
+            tags = {**tags, PARENT: parent.run_id}
         found = client.get_experiment_by_name(experiment)
         experiment_id = (
             found.experiment_id

@@ -12,6 +12,7 @@ from assets.lifecycle.backtest import backtest
 from assets.lifecycle.maintenance import maintenance
 from assets.lifecycle.names import Lifecycle
 from assets.lifecycle.online import online_features
+from assets.lifecycle.sweep import sweep
 
 STEPS = (
     training.training_set,
@@ -34,7 +35,7 @@ def lifecycle_assets(domains: Iterable[Domain]) -> list[dg.AssetsDefinition]:
             built += [online_features(domain), maintenance(domain)]
         for spec in domain.models:
             life = Lifecycle(domain.name, spec)
-            built += [step(life) for step in STEPS]
+            built += [step(life) for step in ((*STEPS, sweep) if spec.sweep else STEPS)]
             lives.append(life)
     if lives:
         built.append(backtest(lives))

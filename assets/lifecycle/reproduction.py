@@ -18,6 +18,7 @@ from assets.lifecycle.training import (
     training_fingerprint,
     training_rows,
 )
+from assets.lifecycle.tuned import as_swept
 from flywheel.story import environment, environment_changes, environment_hash, hardware
 from resources.feature_store import FeatureStore
 from resources.lakehouse import Lakehouse, fingerprint
@@ -101,6 +102,7 @@ def reproduce(
     """
     version = registry.version(life.spec.name, number)
     story = read_story(registry, version)
+    life = as_swept(life, story["swept"])
     checks = _circumstances(registry, version, story)
     told("reading the recorded snapshots")
     as_of = date.fromisoformat(story["as_of"])

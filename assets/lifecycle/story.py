@@ -40,6 +40,7 @@ def story_of(
     snapshots: Mapping[str, int],
     usage: Usage,
     asked: Mapping[str, str],
+    swept: Mapping[str, str],
 ) -> dict[str, Any]:
     """Everything that is worth knowing about a version, as JSON would hold it.
 
@@ -52,6 +53,7 @@ def story_of(
         snapshots: States of the tables that were read, by table.
         usage: What the fit took.
         asked: Actor, reason and run.
+        swept: The sweep that the parameters come from; empty if they are as declared.
     """
     from assets.lifecycle.training import training_tag
 
@@ -73,6 +75,7 @@ def story_of(
         "trainer": type(spec.trainer).__name__,
         "seed": spec.seed,
         "parameters": _parameters(spec, as_of),
+        "swept": dict(swept),
         "metrics": {"training_rows": fitted.rows.num_rows, **fitted.trained.metrics},
         "input_snapshots": dict(snapshots),
         "training_tag": training_tag(life, date.fromisoformat(as_of)),

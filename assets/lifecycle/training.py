@@ -18,6 +18,7 @@ from assets.lifecycle.cases import cases_of
 from assets.lifecycle.histories import entered
 from assets.lifecycle.names import Lifecycle
 from assets.lifecycle.story import STORY_FILE, TAGGED, asked_by, read_story, story_of
+from assets.lifecycle.tuned import tuned
 from flywheel.checkpoints import Checkpoints
 from flywheel.column import NUMBERS
 from flywheel.dataset import arrow_type
@@ -38,7 +39,9 @@ from resources.ledger import Ledger
 from resources.registry import Registry, Run, Version
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from flywheel_serving.bundle import Manifest
 
@@ -46,6 +49,9 @@ PROBE_ROWS = 16
 
 PROFILE_FILE = "profile.json"
 ENVIRONMENT_FILE = "environment.txt"
+
+# Its own day and all days before it.
+EVER = trailing(100 * 365)
 
 
 def training_set(life: Lifecycle) -> dg.AssetsDefinition:
@@ -120,6 +126,7 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
         partitions_def=life.as_of,
         backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
         ins={"training_set": dg.AssetIn(life.key("training_set"))},
+        deps=[dg.AssetDep(life.key("sweep"), partition_mapping=EVER)] if spec.sweep else [],
         code_version="+".join(_recipe_versions(spec)),
         pool="training",
         **life.facts(
@@ -137,8 +144,10 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
         registry: Registry,
         checkpoints: CheckpointFolder,
     ) -> dg.MaterializeResult[Any]:
-        identity = training_fingerprint(spec, training_set)
-        snapshots = training_snapshots(life, date.fromisoformat(context.partition_key), lakehouse)
+        as_of = date.fromisoformat(context.partition_key)
+        best = tuned(life, as_of, lakehouse)
+        identity = training_fingerprint(best.life.spec, training_set)
+        snapshots = training_snapshots(life, as_of, lakehouse)
         tags = materialization_tags(context, life.key("model"))
         with registry.run(spec.name, f"model {context.partition_key}", tags) as run:
             version = registry.find(spec.name, identity)
@@ -146,8 +155,8 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
             if version is None:
                 checkpoints.prune(identity)
                 trained, version = _train_and_register(
-                    life, context.partition_key, training_set, identity, registry, run, snapshots,
-                    progress, asked_by(context),
+                    best.life, context.partition_key, training_set, identity, registry, run,
+                    snapshots, progress, asked_by(context), best.tags,
                 )  # fmt: skip
                 plot = _training_plot(trained)
                 metrics = trained.metrics
@@ -166,6 +175,7 @@ def model(life: Lifecycle) -> dg.AssetsDefinition:
                     "mlflow_run": dg.MetadataValue.url(registry.run_url(run)),
                     "git_commit": version.tags.get("git_commit", "unknown"),
                     "input_snapshots": dg.MetadataValue.json(snapshots),
+                    **best.tags,
                     **metrics,
                     **plot,
                 },
@@ -235,6 +245,13 @@ def split_rows(training_set: "pa.Table", split: str) -> "pa.Table":
     import pyarrow.compute as pc
 
     return training_set.filter(pc.equal(training_set.column("split"), split))
+
+
+def training_data(
+    manifest: "Manifest", rows: "pa.Table"
+) -> "tuple[TrainingData, NDArray[np.bool_]]":
+    """The rows to train on, encoded, and which of them validate (bool [n])."""
+    return inputs.encode(manifest, rows), validation_cases(_day_numbers(rows))
 
 
 def training_tag(life: Lifecycle, as_of: date) -> str:
@@ -357,8 +374,7 @@ def fit(
         inputs.vocabularies_of(spec, rows),
         {"as_of": as_of, **metadata},
     )
-    data = inputs.encode(manifest, rows)
-    validation = validation_cases(_day_numbers(rows))
+    data, validation = training_data(manifest, rows)
     trained = spec.trainer.fit(
         data.rows(~validation), data.rows(validation), spec.seed, checkpoints
     )
@@ -377,6 +393,7 @@ def _train_and_register(
     snapshots: dict[str, int],
     checkpoints: Checkpoints,
     asked: Mapping[str, str],
+    swept: Mapping[str, str],
 ) -> tuple[TrainedModel, Version]:
     """Fit, write the story, seal the bundle, upload it, and register it last."""
     spec = life.spec
@@ -387,9 +404,9 @@ def _train_and_register(
             life, as_of, training_set, number,
             {"mlflow_run": run.run_id, "git_commit": commit}, checkpoints,
         )  # fmt: skip
-    story = story_of(life, as_of, fitted, identity, commit, snapshots, meter.usage, asked)
+    story = story_of(life, as_of, fitted, identity, commit, snapshots, meter.usage, asked, swept)
     run.log(
-        parameters=story["parameters"],
+        parameters={**story["parameters"], **swept},
         metrics={
             "training_rows": float(fitted.rows.num_rows),
             **{name: story[name] for name in ("wall_seconds", "cpu_seconds", "cost")},
@@ -407,6 +424,7 @@ def _train_and_register(
     tags |= {
         "registered_at": datetime.now(UTC).isoformat(),
         "input_snapshots": json.dumps(snapshots),
+        **swept,
     }
     return fitted.trained, registry.register(spec.name, number, run, source, tags)
 

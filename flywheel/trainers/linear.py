@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flywheel.trainers.export import hold_to, log_loss
-from flywheel.training import TrainedModel, TrainingData, check
+from flywheel.training import Report, TrainedModel, TrainingData, check
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,13 +49,14 @@ class LogisticRegression:
         validation: TrainingData,
         seed: int,
         checkpoints: Checkpoints | None = None,
+        report: Report | None = None,
     ) -> TrainedModel:
-        """Fit in seconds, without checkpoints; `validation` is only measured.
+        """Fit in seconds and one step, without checkpoints; `validation` is only measured.
 
         Raises:
             TrainingError: The data cannot be learned from.
         """
-        del checkpoints
+        del checkpoints, report
         figures = check(train, validation)
         line = self._line(train, seed)
         onnx, answers = line.export(), line.predict(validation)

@@ -11,7 +11,7 @@ from flywheel.engine import Engine, LocalProcesses, ProcessGroup
 from flywheel.trainers.export import hold_to
 from flywheel.trainers.network import export, logits, tabular_network, with_sigmoid
 from flywheel.trainers.progress import Progress
-from flywheel.training import TrainedModel, TrainingData, TrainingError, check
+from flywheel.training import Report, TrainedModel, TrainingData, TrainingError, check
 
 if TYPE_CHECKING:
     import torch
@@ -74,12 +74,15 @@ class TabularNetwork:
         validation: TrainingData,
         seed: int,
         checkpoints: Checkpoints | None = None,
+        report: Report | None = None,
     ) -> TrainedModel:
         """Fit; keeps the weights of the epoch with the least validation log-loss.
 
         Raises:
             TrainingError: The loss is not finite or explodes, a worker died, the data cannot be
-                learned from, or checkpoints cannot be written from the start.
+                learned from, checkpoints cannot be written from the start, or `report` was given to
+                more than one worker.
+            Pruned: `report` raised it; a step is an epoch.
         """
         figures = check(train, validation)
         smallest = min(len(train) // _steps(self, train), len(validation))
@@ -87,6 +90,12 @@ class TabularNetwork:
             raise TrainingError(
                 f"{self.workers} workers cannot share batches of {smallest} cases: set workers "
                 f"between 1 and {smallest}"
+            )
+        if report is not None and self.workers > 1:
+            # It is a function of this process: the workers could neither call it nor agree to stop.
+            raise TrainingError(
+                f"a fit by {self.workers} workers cannot be watched: set workers to 1, or prune no "
+                "trials of the sweep (pruner='none')"
             )
         if self.shard and self.workers == 1:
             raise TrainingError(
@@ -96,7 +105,7 @@ class TabularNetwork:
         if checkpoints is not None:
             checkpoints.begin()
         trained = self.engine.run(
-            _fit, self.workers, self, train, validation, seed, checkpoints, figures
+            _fit, self.workers, self, train, validation, seed, checkpoints, report, figures
         )
         assert trained is not None  # rank 0 always has it
         return trained
@@ -109,6 +118,7 @@ def _fit(
     validation: TrainingData,
     seed: int,
     checkpoints: Checkpoints | None,
+    report: Report | None,
     figures: dict[str, float],
 ) -> TrainedModel | None:
     """What each worker does; rank 0 gives the model back."""
@@ -125,6 +135,8 @@ def _fit(
         progress.finish_epoch(train_loss, validation_loss)
         if checkpoints is not None:
             progress.save(checkpoints, group)
+        if report is not None:
+            report(progress.epoch, validation_loss)
     best = {name: group.whole(tensor) for name, tensor in progress.best_state.items()}
     if group.rank:
         return None

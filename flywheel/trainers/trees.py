@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flywheel.trainers.export import hold_to
 from flywheel.trainers.tree_onnx import trees_to_onnx
-from flywheel.training import TrainedModel, TrainingData, check
+from flywheel.training import Report, TrainedModel, TrainingData, check
 
 if TYPE_CHECKING:
     import lightgbm
     import numpy as np
+    from lightgbm.callback import CallbackEnv
     from numpy.typing import NDArray
 
     from flywheel.checkpoints import Checkpoints
@@ -52,11 +54,13 @@ class GradientBoosting:
         validation: TrainingData,
         seed: int,
         checkpoints: Checkpoints | None = None,
+        report: Report | None = None,
     ) -> TrainedModel:
         """Fit in seconds, without checkpoints; keeps the trees up to the least validation loss.
 
         Raises:
             TrainingError: The data cannot be learned from.
+            Pruned: `report` raised it; a step is a tree.
         """
         import lightgbm
         import numpy as np
@@ -70,9 +74,12 @@ class GradientBoosting:
             seed,
             valid_sets=[rows, rows.create_valid(_design(validation), validation.label)],
             valid_names=["train", "validation"],
-            callbacks=[lightgbm.record_evaluation(losses)],
+            callbacks=[lightgbm.record_evaluation(losses), *([_told(report)] if report else [])],
         )
-        curves = {f"{name}_loss": of["binary_logloss"] for name, of in losses.items()}
+        curves = {
+            f"{name}_loss": [float(loss) for loss in of["binary_logloss"]]
+            for name, of in losses.items()
+        }
         best = int(np.argmin(curves["validation_loss"])) + 1
         dump = booster.dump_model(num_iteration=best)
         onnx = trees_to_onnx(dump, len(train.numbers), len(train.categories))
@@ -101,6 +108,17 @@ class GradientBoosting:
             "verbose": -1,
         }
         return lightgbm.train(parameters, rows, self.trees, **more)
+
+
+def _told(report: Report) -> Callable[[CallbackEnv], None]:
+    """LightGBM's callback that hands on the validation loss after each tree."""
+
+    def after_tree(state: CallbackEnv) -> None:
+        for name, _measure, loss, *_rest in state.evaluation_result_list or []:
+            if name == "validation":
+                report(state.iteration + 1, float(loss))
+
+    return after_tree
 
 
 def _design(data: TrainingData) -> NDArray[np.float64]:

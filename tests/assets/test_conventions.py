@@ -33,7 +33,7 @@ FORBIDDEN = {
 
 HEAVY = {
     "evidently", "feast", "great_expectations", "lightgbm", "matplotlib", "mlflow", "onnxruntime",
-    "pandas", "pyiceberg", "ray", "sklearn", "torch", "tritonclient",
+    "optuna", "pandas", "pyiceberg", "ray", "sklearn", "torch", "tritonclient",
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from flywheel.trainers.linear import LogisticRegression
 from flywheel.trainers.tabular import TabularNetwork
 from flywheel.trainers.tree_onnx import trees_to_onnx
 from flywheel.trainers.trees import GradientBoosting
-from flywheel.training import Trainer, TrainingData, TrainingError
+from flywheel.training import Pruned, Trainer, TrainingData, TrainingError
 from tests.flywheel.training_cases import CARRIERS, TRAIN, VALIDATION
 
 TRAINERS = [
@@ -32,6 +32,9 @@ def test_every_trainer_keeps_the_contract(trainer: Trainer) -> None:
     assert trainer.fit(TRAIN, VALIDATION, 7, None) == trained
     assert auc(VALIDATION.label, predict(trained.onnx, VALIDATION)) > 0.7
     assert trained.metrics["best_validation_loss"] == min(trained.curves["validation_loss"])
+    # A number of numpy's is none to Dagster's metadata.
+    curves = [value for curve in trained.curves.values() for value in curve]
+    assert {type(value) for value in (*curves, *trained.metrics.values())} <= {float, int}
     graph = onnx.load_from_string(trained.onnx).graph
     tensors = {
         t.name: (t.type.tensor_type.elem_type, [d.dim_value for d in t.type.tensor_type.shape.dim])
@@ -156,3 +159,22 @@ def test_an_exported_line_answers_as_scikit_learn_does() -> None:
     expected = line.score(train, asked, 7)
     assert np.ptp(expected) > 0.5
     np.testing.assert_allclose(predict(trained.onnx, asked), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS[1:], ids=lambda t: t.version)
+def test_a_fit_tells_how_each_step_went_and_ends_when_it_is_told_to(trainer: Trainer) -> None:
+    told: list[tuple[int, float]] = []
+
+    def watch(step: int, loss: float) -> None:
+        told.append((step, loss))
+
+    trained = trainer.fit(TRAIN, VALIDATION, 7, report=watch)
+    assert told == list(enumerate(trained.curves["validation_loss"], start=1))
+    assert trained == trainer.fit(TRAIN, VALIDATION, 7)
+
+    def stop(step: int, _loss: float) -> None:
+        if step == 2:
+            raise Pruned
+
+    with pytest.raises(Pruned):
+        trainer.fit(TRAIN, VALIDATION, 7, report=stop)

@@ -152,3 +152,30 @@ def test_a_run_has_a_page_in_the_ui(registry: Registry) -> None:
     with registry.run("pages", "model", {"dagster_run_id": "1"}) as run:
         url = registry.run_url(run)
     assert url == f"http://127.0.0.1:5050/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+
+
+def test_a_run_under_another_is_found_again_by_a_retry_and_not_taken_for_it(
+    registry: Registry,
+) -> None:
+    tags = {"dagster_run_id": "1", "asset": "flights/flight_delay_sweep"}
+
+    def search() -> tuple[str, list[str]]:
+        with registry.run("nested", "sweep", tags) as run:
+            children = []
+            for trial in ("0", "1"):
+                with registry.run("nested", f"trial {trial}", {"trial": trial}, run) as child:
+                    child.log(parameters={"trees": 3})
+                    children.append(child.run_id)
+            return run.run_id, children
+
+    parent, children = search()
+    assert search() == (parent, children)
+    assert len({parent, *children}) == 3
+    with registry.run("nested", "sweep", {**tags, "dagster_run_id": "2"}) as other:
+        assert other.run_id != parent
+        with registry.run("nested", "trial 0", {"trial": "0"}, other) as child:
+            assert child.run_id not in children
+    under = registry.client.search_runs(
+        [other.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'"
+    )
+    assert {run.info.run_id for run in under} == set(children)
