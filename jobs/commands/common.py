@@ -17,8 +17,8 @@ console = Console()
 
 def refuse(message: object, code: int = 1) -> NoReturn:
     """Say what is wrong and end with an exit code: 1 if the answer is no, 2 if it was misasked."""
-    # A LookupError's text comes in quotes.
-    console.print(str(message).strip("'\""), style="red", soft_wrap=True, markup=False)
+    text = message.args[0] if isinstance(message, KeyError) else message  # else it is in quotes
+    console.print(str(text), style="red", soft_wrap=True, markup=False)
     raise typer.Exit(code)
 
 

@@ -68,6 +68,8 @@ def test_the_asset_counts_what_it_wrote_and_names_the_stale_view(lakehouse: Lake
         views=(ORIGIN_BACKLOG, ORIGIN_WEATHER),
         inputs=tuple(i for i in FLIGHT_DELAY.inputs if "origin_weather" in i.source),
         drift=replace(FLIGHT_DELAY.drift, signals=()),
+        gates=(),
+        slices={},
     )
     for view, hours in ((ORIGIN_BACKLOG, 1), (ORIGIN_WEATHER, 8)):
         moment = CASE - timedelta(hours=hours)

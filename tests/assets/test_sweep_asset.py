@@ -164,7 +164,8 @@ class Casino:
                 "sweeps": Sweeps(folder=str(self.folder / "sweeps")),
             },
         )
-        (event,) = done.asset_materializations_for_node(asset.node_def.name)
+        events = done.asset_materializations_for_node(asset.node_def.name)
+        (event,) = (one for one in events if one.asset_key == asset.key)
         return {name: value.value for name, value in event.metadata.items()}
 
     def trials(self, as_of: str) -> list[dict[str, Any]]:
