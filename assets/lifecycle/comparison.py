@@ -94,7 +94,7 @@ def compare_versions(
             found.append(_window(life, name, cases, ours, theirs))
     stories = [_story(ledger, life.spec.name, number) for number in (first, second)]
     differences = {
-        name: (stories[0].get(name), stories[1].get(name))
+        name: _unequal(stories[0].get(name), stories[1].get(name))
         for name in TOLD
         if stories[0].get(name) != stories[1].get(name)
     }
@@ -147,6 +147,14 @@ def _days(life: Lifecycle, cases: pa.Table) -> list[int]:
 def _story(ledger: Ledger, model: str, number: str) -> dict[str, Any]:
     rows = [row for row in ledger.models(model) if row["version"] == number]
     return json.loads(rows[0]["story"]) if rows else {}
+
+
+def _unequal(ours: Any, theirs: Any) -> tuple[Any, Any]:
+    """Two different values; of two mappings only what differs."""
+    if not (isinstance(ours, Mapping) and isinstance(theirs, Mapping)):
+        return ours, theirs
+    names = [n for n in {**ours, **theirs} if ours.get(n) != theirs.get(n)]
+    return {n: ours.get(n) for n in names}, {n: theirs.get(n) for n in names}
 
 
 def _notes(life: Lifecycle, ledger: Ledger, first: str, second: str) -> tuple[str, ...]:

@@ -73,14 +73,13 @@ def champion(life: Lifecycle) -> dg.AssetsDefinition:
             )
         else:
             failed = [v.sentence for v in verdicts if not v.passed]
-            told = failed or [v.sentence for v in verdicts]
             ledger.decide(
                 spec.name,
                 Decision(
                     "kept_out" if failed else "promoted",
                     candidate,
                     actor=context.run.tags.get("flywheel/actor", "gates"),
-                    reason="; ".join(told) or "no gate is declared",
+                    reason="; ".join(failed) or f"passes all {len(verdicts)} gates",
                     expected=evaluated.champion,
                     evaluation_id=evaluated.evaluation_id,
                 ),

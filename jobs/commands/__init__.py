@@ -5,6 +5,7 @@ A command here parses, asks and prints; what it does is done by the rooms below.
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import typer
@@ -24,6 +25,7 @@ def quietly() -> None:
     """The wheel that keeps a model up to date."""
     # Libraries warn about one another, not about what a person typed.
     warnings.simplefilter("ignore")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 servers.add_to(app)
