@@ -129,8 +129,8 @@ FLIGHT_DELAY = ModelSpec(
         "nothing at the destination, no forecast.",
         "Only departures from New York are recorded, so an aircraft's way back is guessed from its "
         "last flight out.",
-        "It learns from the last weeks only: a new season, a strike or a new timetable makes it "
-        "worse until the next training.",
+        "It learns from the year before it: a season it has not seen, a strike or a new timetable "
+        "makes it worse until the next training.",
         "Carriers and destinations with few flights are known poorly.",
     ),
 )
