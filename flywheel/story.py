@@ -140,7 +140,7 @@ class Meter:
         self._usage: Usage | None = None
 
     def __enter__(self) -> Self:
-        self._usage, self._started = None, (time.monotonic(), _cpu_seconds())
+        self._usage, self._started = None, (time.monotonic(), cpu_seconds())
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -158,10 +158,10 @@ class Meter:
         if self._started is None:
             raise RuntimeError("nothing was measured yet: enter the meter with `with` first")
         wall, cpu = self._started
-        return Usage(time.monotonic() - wall, _cpu_seconds() - cpu, self._price)
+        return Usage(time.monotonic() - wall, cpu_seconds() - cpu, self._price)
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
     """CPU seconds so far, user and system, of this process and its ended children."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(one.ru_utime + one.ru_stime for one in used)

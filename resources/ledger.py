@@ -25,7 +25,6 @@ from flywheel.history import (
     TOLD_APART,
     VERDICTS,
     Decision,
-    DecisionError,
     Event,
     champion_of,
     follow,
@@ -106,6 +105,11 @@ class Ledger:
     def models(self, model: str) -> list[dict[str, Any]]:
         """Rows of `lifecycle.models` of a model, the oldest version first."""
         return sorted(self._rows(MODELS, "model", model), key=lambda row: int(row["version"]))
+
+    def story(self, model: str, number: str) -> dict[str, Any] | None:
+        """The row of a version in `lifecycle.models` with its story read; None if it has none."""
+        rows = [row for row in self.models(model) if row["version"] == number]
+        return {**rows[0], "story": json.loads(rows[0]["story"])} if rows else None
 
     def enter(
         self,
@@ -231,6 +235,3 @@ def _table(dataset: Dataset, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     import pyarrow as pa
 
     return dataset.conform(pa.Table.from_pylist(list(rows), schema=dataset.schema))
-
-
-__all__ = ["DecisionError", "Evaluation", "Ledger", "newest"]

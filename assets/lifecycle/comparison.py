@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -145,8 +144,8 @@ def _days(life: Lifecycle, cases: pa.Table) -> list[int]:
 
 
 def _story(ledger: Ledger, model: str, number: str) -> dict[str, Any]:
-    rows = [row for row in ledger.models(model) if row["version"] == number]
-    return json.loads(rows[0]["story"]) if rows else {}
+    row = ledger.story(model, number)
+    return row["story"] if row else {}
 
 
 def _unequal(ours: Any, theirs: Any) -> tuple[Any, Any]:

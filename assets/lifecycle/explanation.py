@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import Any
 
@@ -52,11 +51,10 @@ def explanation(life: Lifecycle, ledger: Ledger, moment: datetime) -> dict[str, 
 
 
 def _version_facts(ledger: Ledger, model: str, number: str) -> dict[str, Any]:
-    rows = [row for row in ledger.models(model) if row["version"] == number]
-    if not rows:
+    row = ledger.story(model, number)
+    if row is None:
         return {"trained": "unknown: the registry does not remember this version"}
-    (row,) = rows
-    story = json.loads(row["story"])
+    story = row["story"]
     return {
         "trained": f"{row['at']:%Y-%m-%d %H:%M:%S} UTC, as of {row['as_of']}, in "
         f"{row['wall_seconds']:.0f} s ({row['cpu_seconds']:.0f} CPU s)",

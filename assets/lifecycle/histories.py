@@ -10,7 +10,7 @@ from assets.catalog import column_schema
 from assets.discovery import Domain
 from assets.lifecycle.names import Lifecycle
 from flywheel.dataset import Dataset
-from flywheel.history import DEPLOYMENTS, EVALUATIONS, MODELS, VERDICTS
+from flywheel.history import DEPLOYMENTS, EVALUATIONS, MODELS, TABLES, VERDICTS
 from resources.ledger import NAMESPACE
 
 WRITTEN_BY = {
@@ -44,7 +44,7 @@ def history_specs(domains: Iterable[Domain]) -> list[dg.AssetSpec]:
             metadata={"dagster/column_schema": column_schema(dataset)},
             deps=[life.key(step) for life in lives for step in WRITTEN_BY[dataset.name]],
         )
-        for dataset in (MODELS, EVALUATIONS, VERDICTS, DEPLOYMENTS)
+        for dataset in TABLES
         if lives
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections.abc import Sequence
 from datetime import date, datetime
@@ -22,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 from flywheel.settings import Settings
+from flywheel.story import cpu_seconds
 from jobs.commands.common import console, life_of, refuse
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def backtest(
     _show(measures)
     if plot:
         _draw(measures, f"{model}, {first} up to {after}", plot)
-    console.print(f"\n{_minutes(time.monotonic() - began)}, {_cpu():.0f} CPU s")
+    console.print(f"\n{_minutes(time.monotonic() - began)}, {cpu_seconds():.0f} CPU s")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -187,12 +187,6 @@ def _draw(measures: Sequence[Measure], title: str, file: Path) -> None:
 
 def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
-
-
-def _cpu() -> float:
-    """CPU seconds of this process and its children, user and system."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _date(moment: datetime | None) -> date | None:
